@@ -1,0 +1,474 @@
+"""Every configuration field, once: default, meaning, unit, range, source.
+
+The dataclasses below are the only place where a field is declared.
+`base_config()` turns them into the `ConfigDict` that config files and
+`--config.a.b=v` override; `from_config_dict` turns the result back into frozen,
+validated dataclasses, which is what the rest of the package sees.
+
+Two kinds of value are filled in at that moment, so that `config.json` shows what
+really ran: a student's field that was left open inherits from `config.student`, and a
+field left at "auto" takes the choice of `config.compat` (table COMPAT).
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from typing import Any
+
+import ml_collections
+from ml_collections import config_dict
+
+from spaced_kd import registry
+from spaced_kd.errors import ConfigError
+
+AUTO = "auto"
+
+
+def option(default, doc, *, low=None, above=None, high=None, choices=None, **extra):
+    """Declare a field: `low`/`high` are inclusive bounds, `above` an exclusive one."""
+    meta = {"doc": doc, "low": low, "above": above, "high": high, "choices": choices}
+    return dataclasses.field(default=default, metadata=meta | extra)
+
+
+def section(cls, doc):
+    """Declare a nested group of fields."""
+    return dataclasses.field(default_factory=cls, metadata={"doc": doc})
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """What the networks see."""
+
+    name: str = option("cifar100", "data set, a key of spaced_kd.data.DATASETS")
+    dir: str = option(
+        "",
+        "folder that holds prepared data; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets",
+        operational=True,
+    )
+    num_train_examples: int = option(
+        0, "class-balanced training subset, examples; 0: all", low=0
+    )
+    num_test_examples: int = option(
+        0, "class-balanced test subset, examples; 0: all", low=0
+    )
+    subset_seed: int = option(0, "which examples a subset holds", low=0)
+    batch_size: int = option(
+        128, "global batch, examples (all devices together)", low=1
+    )
+    last_batch: str = option(
+        "keep",
+        "the incomplete last batch of an epoch: keep (padded and masked, as released) or drop",
+        choices=("keep", "drop"),
+    )
+    crop_padding: int = option(
+        4, "random crop after zero-padding, pixels; 0: none", low=0
+    )
+    horizontal_flip: bool = option(True, "mirror with probability 1/2")
+    rotation_degrees: float = option(
+        15.0,
+        "rotation, uniform in +-degrees, nearest neighbour, zero fill; 0: none",
+        low=0.0,
+        high=180.0,
+    )
+    eval_batch_size: int = option(500, "global batch in evaluation, examples", low=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """Optimiser of one network; the schedule runs on that network's own step count."""
+
+    name: str = option("sgd", "optimiser, a key of spaced_kd.optim.OPTIMIZERS")
+    learning_rate: float = option(
+        0.01, "peak learning rate (paper 5.1: 0.01)", above=0.0
+    )
+    momentum: float = option(0.9, "SGD momentum (paper 5.1)", low=0.0, high=1.0)
+    nesterov: bool = option(False, "Nesterov form of momentum")
+    weight_decay: float = option(
+        5e-4, "coupled decay on all parameters (released code)", low=0.0
+    )
+    schedule: str = option(
+        "constant",
+        "learning-rate schedule (paper 5.1: constant)",
+        choices=("constant", "cosine"),
+    )
+    warmup_epochs: float = option(0.0, "linear warm-up from 0, epochs", low=0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherConfig:
+    """The one teacher of the run, trained by plain cross-entropy."""
+
+    model: str = option("resnet18", "architecture, a key of spaced_kd.models.MODELS")
+    optim: OptimConfig = section(OptimConfig, "optimiser")
+
+
+@dataclasses.dataclass(frozen=True)
+class StudentConfig:
+    """One student; every student of a run shares the teacher and the batches."""
+
+    model: str = option("resnet18", "architecture, a key of spaced_kd.models.MODELS")
+    optim: OptimConfig = section(OptimConfig, "optimiser")
+    plan: str = option(
+        "online", "who trains when, a key of spaced_kd.schedule.SCHEDULES"
+    )
+    space_interval_epochs: float = option(
+        1.5,
+        "space interval in epochs (the paper's s, the released interval_rate); used by "
+        "the plans spaced, critical_period and constant_ahead",
+        low=0.0,
+    )
+    remainder: str = option(
+        AUTO,
+        "batches left at the end when the interval does not divide the run: drop "
+        "(never replayed) or flush (one short last replay)",
+        choices=(AUTO, "drop", "flush"),
+    )
+    replay: str = option(
+        AUTO,
+        "what a replay shows: exact (same pixels, same order), reaugment (same images "
+        "and order, new augmentation), reshuffle (fresh order and augmentation)",
+        choices=(AUTO, "exact", "reaugment", "reshuffle"),
+    )
+    teacher_bn: str = option(
+        AUTO,
+        "BatchNorm statistics of the frozen teacher: batch (of the replayed batch) or "
+        "running (its own averages)",
+        choices=(AUTO, "batch", "running"),
+    )
+    online_teacher: str = option(
+        AUTO,
+        "which teacher a lockstep student sees: before or after the teacher's update on "
+        "that batch",
+        choices=(AUTO, "before", "after"),
+    )
+    init: str = option(
+        AUTO,
+        "initial weights: different from the teacher's, or the same",
+        choices=(AUTO, "different", "same"),
+    )
+    window_start_epochs: float = option(
+        0.0, "plan critical_period: spacing starts here, epochs", low=0.0
+    )
+    window_stop_epochs: float = option(
+        0.0, "plan critical_period: spacing stops here, epochs; 0: at the end", low=0.0
+    )
+    outside: str = option(
+        "online",
+        "plan critical_period: what the student does outside the window",
+        choices=("online", "hard_only"),
+    )
+    ahead: str = option(
+        "delayed",
+        "plan constant_ahead: delayed (the student sees the teacher's batches, late) or "
+        "late_start (it sees the current batch, but starts late)",
+        choices=("delayed", "late_start"),
+    )
+    method: str = option("kd", "distillation loss, a key of spaced_kd.methods.METHODS")
+    kd_weight: float = option(
+        0.3, "alpha: weight of the soft loss; 1 - alpha on the labels", low=0.0, high=1.0
+    )
+    feature_weight: float = option(
+        0.03, "beta: weight of the feature loss (paper 5.1)", low=0.0
+    )
+    temperature: float = option(
+        3.0, "softmax temperature of the soft loss (paper 5.1)", above=0.0
+    )
+    soft_loss: str = option(
+        AUTO, "soft loss, a key of spaced_kd.losses.SOFT_LOSSES, or auto"
+    )
+    temperature_squared: str = option(
+        AUTO,
+        "multiply the soft loss by temperature^2 (Hinton et al. 2015): yes or no",
+        choices=(AUTO, "yes", "no"),
+    )
+    feature_loss: str = option(
+        "dist", "feature loss, a key of spaced_kd.losses.FEATURE_LOSSES (paper Table 3)"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """When the whole state is written to disk."""
+
+    every_seconds: float = option(
+        120.0, "least time between two checkpoints, seconds; 0: at every tick", low=0.0
+    )
+    keep: int = option(2, "newest verified checkpoints that are kept", low=2)
+    keep_best: bool = option(True, "also keep each network's best parameters")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A whole run: one teacher, its students, `num_seeds` times."""
+
+    compat: str = option(
+        "recommended",
+        "where paper and released code differ, whom to follow; sets every 'auto' field",
+        choices=("recommended", "paper", "released"),
+    )
+    seed: int = option(0, "seed of the first repetition; the k-th uses seed + k", low=0)
+    num_seeds: int = option(3, "paired repetitions", low=1)
+    seed_layout: str = option(
+        AUTO,
+        "how repetitions share the machine: sequential, unrolled (one program), devices "
+        "(one per device), or auto (docs/performance.md)",
+        choices=(AUTO, "sequential", "unrolled", "devices"),
+    )
+    num_epochs: int = option(
+        80, "epochs of the teacher (paper 5.1: 80 for ResNets)", low=1
+    )
+    num_devices: int = option(
+        0, "devices that share each batch; 0: all local devices", low=0
+    )
+    chunk_steps: int = option(
+        32, "training steps composed into one compiled call", low=1
+    )
+    compose: str = option(
+        "scan",
+        "how a chunk is composed: scan (lax.scan), or loop (one call a step, to debug)",
+        choices=("scan", "loop"),
+    )
+    eval_every_epochs: int = option(
+        1, "each network is evaluated after so many epochs of its own updates", low=1
+    )
+    data: DataConfig = section(DataConfig, "data set and augmentation")
+    teacher: TeacherConfig = section(TeacherConfig, "the teacher")
+    student: StudentConfig = section(StudentConfig, "what students inherit")
+    students: dict[str, StudentConfig] = dataclasses.field(
+        default_factory=dict, metadata={"doc": "the students, by name"}
+    )
+    checkpoint: CheckpointConfig = dataclasses.field(
+        default_factory=CheckpointConfig,
+        metadata={"doc": "saving and resuming", "operational": True},
+    )
+    progress: str = option(
+        AUTO,
+        "progress display: bar, plain (lines), none, or auto (bar on a terminal)",
+        choices=(AUTO, "bar", "plain", "none"),
+        operational=True,
+    )
+
+
+COMPAT: dict[str, dict[str, str]] = {
+    # docs/deviations.md gives the source of every cell.
+    "recommended": {
+        "soft_loss": "kl",
+        "temperature_squared": "yes",
+        "teacher_bn": "batch",
+        "online_teacher": "before",
+        "init": "different",
+        "remainder": "drop",
+        "replay": "exact",
+    },
+    "paper": {
+        "soft_loss": "kl",
+        "temperature_squared": "no",
+        "teacher_bn": "running",
+        "online_teacher": "after",
+        "init": "same",
+        "remainder": "flush",
+        "replay": "exact",
+    },
+    "released": {
+        "soft_loss": "probspace",
+        "temperature_squared": "no",
+        "teacher_bn": "batch",
+        "online_teacher": "before",
+        "init": "different",
+        "remainder": "drop",
+        "replay": "exact",
+    },
+}
+
+PLAN_CHOICES: dict[str, dict[str, str]] = {
+    # Offline KD ("max" in the paper's Table 6) is a program of its own in the released
+    # code: a converged teacher in eval mode and freshly drawn batches.
+    "offline": {"teacher_bn": "running", "replay": "reshuffle", "remainder": "flush"},
+    # The window's last short round is replayed, so that step counts match.
+    "critical_period": {"remainder": "flush"},
+    # No teacher, hence the plain loss.
+    "none": {"method": "hard"},
+}
+
+
+def base_config() -> ml_collections.ConfigDict:
+    """Return every field at its default, ready for overrides; `students` is empty."""
+    return _to_config_dict(Config, open_fields=False)
+
+
+def student(**overrides: Any) -> ml_collections.ConfigDict:
+    """Return a student whose fields inherit from `config.student` unless given here.
+
+    Example: `config.students.spaced_1_5 = student(plan="spaced")`.
+
+    Raises:
+      ConfigError: a field that students do not have.
+    """
+    fields = _to_config_dict(StudentConfig, open_fields=True)
+    for name, value in overrides.items():
+        if name not in fields:
+            registry.lookup(fields, name, "student field")
+        if isinstance(value, dict):
+            fields[name].update(value)
+        else:
+            fields[name] = value
+    return fields
+
+
+def from_config_dict(config: ml_collections.ConfigDict) -> Config:
+    """Resolve what was left open and validate everything.
+
+    Raises:
+      ConfigError: the first field that is missing, unknown, of the wrong type, out of
+        range or not among the choices; the message names it by its dotted path.
+    """
+    raw = config.to_dict()
+    students = raw.pop("students", None) or {}
+    if not students:
+        raise ConfigError(
+            "config.students is empty; add at least one, e.g. "
+            "config.students.spaced_1_5 = student(plan='spaced')."
+        )
+    resolved = _parse(Config, raw, "config")
+    defaults = raw["student"]
+    parsed = {}
+    for name, fields in students.items():
+        path = f"config.students.{name}"
+        if not name.isidentifier() or len(name) > 48:
+            raise ConfigError(
+                f"{path}: a student's name must be letters, digits and '_', at most 48, "
+                "because files and metrics carry it."
+            )
+        if name == "teacher":
+            raise ConfigError(f"{path}: 'teacher' is the teacher's name; choose another.")
+        merged = _inherit(fields, defaults)
+        parsed[name] = _resolve_auto(_parse(StudentConfig, merged, path), resolved.compat)
+    return dataclasses.replace(
+        resolved,
+        student=_resolve_auto(resolved.student, resolved.compat),
+        students=parsed,
+    )
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Return the resolved config as plain JSON-able values."""
+    return dataclasses.asdict(config)
+
+
+def science(config: Config) -> dict[str, Any]:
+    """Return the flat fields that decide the numbers: dotted path -> value.
+
+    Left out are operational fields (paths, progress, checkpoint cadence), which may
+    change between a run and its continuation.
+    """
+    return dict(_science_fields(config, ""))
+
+
+def fingerprint(config: Config) -> str:
+    """Return the SHA-256 of `science(config)`."""
+    text = json.dumps(science(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def space_interval_steps(student: StudentConfig, steps_per_epoch: int) -> int:
+    """Return I = floor(steps_per_epoch * s), the released rounding (method A.2)."""
+    # The product of, say, 10 * 0.7 is 6.999...: round away float noise first.
+    return math.floor(round(steps_per_epoch * student.space_interval_epochs, 6))
+
+
+def _to_config_dict(cls, open_fields: bool) -> ml_collections.ConfigDict:
+    fields = ml_collections.ConfigDict()
+    for field in dataclasses.fields(cls):
+        if field.name == "students":
+            fields[field.name] = ml_collections.ConfigDict()
+        elif dataclasses.is_dataclass(field.type):
+            fields[field.name] = _to_config_dict(field.type, open_fields)
+        elif open_fields:
+            fields[field.name] = config_dict.placeholder(field.type)
+        else:
+            fields[field.name] = field.default
+    return fields
+
+
+def _inherit(fields: dict, defaults: dict) -> dict:
+    merged = dict(fields)
+    for name, default in defaults.items():
+        if isinstance(default, dict):
+            merged[name] = _inherit(fields.get(name) or {}, default)
+        elif merged.get(name) is None:
+            merged[name] = default
+    return merged
+
+
+def _resolve_auto(student: StudentConfig, compat: str) -> StudentConfig:
+    special = PLAN_CHOICES.get(student.plan, {})
+    choices = COMPAT[compat] | special
+    open_names = [n for n in choices if getattr(student, n) == AUTO]
+    if student.plan == "none":
+        open_names.append("method")
+    return dataclasses.replace(student, **{n: choices[n] for n in open_names})
+
+
+def _parse(cls, raw: dict, path: str):
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    for name in raw:
+        if name not in known:
+            registry.lookup(known, name, f"{path}.{name}: field")
+    values = {}
+    for name, field in known.items():
+        if name == "students":
+            continue
+        if name not in raw:
+            raise ConfigError(f"{path}.{name} is missing; start from base_config().")
+        dotted, value = f"{path}.{name}", raw[name]
+        if dataclasses.is_dataclass(field.type):
+            values[name] = _parse(field.type, value, dotted)
+        else:
+            values[name] = _check(value, field, dotted)
+    return cls(**values)
+
+
+def _check(value, field: dataclasses.Field, dotted: str):
+    kind: Any = field.type
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not kind:
+        raise ConfigError(
+            f"{dotted}={value!r} is a {type(value).__name__}; give {_article(kind)}."
+        )
+    if kind is float and not math.isfinite(value):
+        raise ConfigError(f"{dotted}={value!r} is not finite; give a finite number.")
+    meta = field.metadata
+    if meta["choices"] is not None and value not in meta["choices"]:
+        registry.lookup(dict.fromkeys(meta["choices"]), value, dotted)
+    low, above, high = meta["low"], meta["above"], meta["high"]
+    if low is not None and value < low:
+        raise ConfigError(f"{dotted}={value!r} is too small; give at least {low}.")
+    if above is not None and value <= above:
+        raise ConfigError(f"{dotted}={value!r} is too small; give more than {above}.")
+    if high is not None and value > high:
+        raise ConfigError(f"{dotted}={value!r} is too large; give at most {high}.")
+    return value
+
+
+def _article(kind: type) -> str:
+    names = {int: "an integer", float: "a number", str: "a string", bool: "True or False"}
+    return names[kind]
+
+
+def _science_fields(node, prefix: str):
+    for field in dataclasses.fields(node):
+        if field.metadata.get("operational"):
+            continue
+        value = getattr(node, field.name)
+        path = f"{prefix}{field.name}"
+        if isinstance(value, dict):
+            for name, entry in sorted(value.items()):
+                yield from _science_fields(entry, f"{path}.{name}.")
+        elif dataclasses.is_dataclass(value):
+            # What students inherit is already inside each student.
+            if field.name != "student":
+                yield from _science_fields(value, f"{path}.")
+        else:
+            yield path, value

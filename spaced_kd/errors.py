@@ -1,0 +1,53 @@
+"""User-facing errors: one line each, one exit code a kind.
+
+`main` prints the message and leaves with `code`; nothing else in the package
+decides about exit codes. Codes are part of the command-line interface.
+"""
+
+
+class SpacedKDError(Exception):
+    """Base of every error a user can cause or meet; the message is one line."""
+
+    code = 1
+
+
+class ConfigError(SpacedKDError):
+    """A configuration value that cannot work: name, value, constraint, remedy."""
+
+    code = 2
+
+
+class DataError(SpacedKDError):
+    """A data set that is missing, incomplete or not what it should be."""
+
+    code = 3
+
+
+class CheckpointError(SpacedKDError):
+    """A checkpoint or workdir that is damaged, foreign, or of another config."""
+
+    code = 4
+
+
+class LockedError(SpacedKDError):
+    """Another process is writing to this workdir."""
+
+    code = 5
+
+
+class NonFiniteError(SpacedKDError):
+    """NaN or infinity in a loss or in a network's state."""
+
+    code = 6
+
+
+class StorageError(SpacedKDError):
+    """Disk full, read-only or vanished."""
+
+    code = 7
+
+
+class Interrupted(SpacedKDError):
+    """Stopped by a signal with the state saved; the same command continues."""
+
+    code = 75

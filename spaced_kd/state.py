@@ -1,0 +1,54 @@
+"""The state of one network: what an update reads and writes, and nothing else."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from spaced_kd.types import Params, Variables
+
+
+class NetState(flax.struct.PyTreeNode):
+    """One network in training.
+
+    step: [] int32, completed updates; the learning rate and the keys are functions of it.
+    params: what the optimiser moves. A student's are {"net": ..., "method": ...}: the
+      feature adaptor belongs to the student (released code, nets.py).
+    batch_stats: BatchNorm's running statistics, {} without BatchNorm.
+    opt_state: the optimiser's.
+    """
+
+    step: jax.Array
+    params: Params
+    batch_stats: Any
+    opt_state: optax.OptState
+
+    @property
+    def variables(self) -> Variables:
+        """What `model.apply` of this network reads."""
+        return {"params": self.params["net"], "batch_stats": self.batch_stats}
+
+
+SeedState = dict[str, NetState]
+"""All networks of one repetition: "teacher" and every student by name."""
+
+
+def init_state(
+    variables: Variables, method_params: Params, tx: optax.GradientTransformation
+) -> NetState:
+    """Return the state before the first update.
+
+    Args:
+      variables: result of `model.init`.
+      method_params: parameters of the distillation loss, {} if it has none.
+      tx: the optimiser that will be applied to both.
+    """
+    params = {"net": variables["params"], "method": method_params}
+    return NetState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=tx.init(params),
+    )

@@ -1,0 +1,70 @@
+"""Names of the things that pass between the parts; no behaviour."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+Metrics = dict[str, jax.Array]
+"""Flat name -> scalar, already reduced over the global batch."""
+
+Params = Any
+"""A pytree of arrays; which one is the model's own business."""
+
+Variables = Mapping[str, Any]
+"""What `model.apply` reads: {"params": ..., "batch_stats": ...}."""
+
+
+class ModelOutput(NamedTuple):
+    """What every network returns for a batch.
+
+    logits: [B, num_classes] float32, before any softmax.
+    features: [B, D] float32, the vector the last linear layer reads.
+    """
+
+    logits: jax.Array
+    features: jax.Array
+
+
+class Batch(NamedTuple):
+    """A training batch on one device, ready for `model.apply`.
+
+    image: [b, H, W, C] float32, augmented and normalised.
+    label: [b] int32.
+    mask: [b] bool, False where the last batch of an epoch was padded; None when
+      no batch of this run is ever padded (saves the masked arithmetic).
+    """
+
+    image: jax.Array
+    label: jax.Array
+    mask: jax.Array | None = None
+
+
+class Split(NamedTuple):
+    """One split of a data set, in memory. image: [N, H, W, C] uint8; label: [N] int32."""
+
+    image: np.ndarray
+    label: np.ndarray
+
+
+class Dataset(NamedTuple):
+    """A data set small enough for the device.
+
+    mean, std: per channel, of pixels scaled to [0, 1]; used to normalise.
+    fingerprint: hex SHA-256 over pixels and labels of both splits as used.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+        height, width, channels = self.train.image.shape[1:]
+        return height, width, channels
