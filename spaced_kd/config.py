@@ -24,6 +24,16 @@ from spaced_kd.errors import ConfigError
 
 AUTO = "auto"
 
+PLANS = (
+    "none",
+    "online",
+    "spaced",
+    "critical_period",
+    "constant_ahead",
+    "offline",
+)
+"""Keys of spaced_kd.schedule.SCHEDULES, in the order in which tables list students."""
+
 
 def option(default, doc, *, low=None, above=None, high=None, choices=None, **extra):
     """Declare a field: `low`/`high` are inclusive bounds, `above` an exclusive one."""
@@ -110,7 +120,7 @@ class StudentConfig:
     model: str = option("resnet18", "architecture, a key of spaced_kd.models.MODELS")
     optim: OptimConfig = section(OptimConfig, "optimiser")
     plan: str = option(
-        "online", "who trains when, a key of spaced_kd.schedule.SCHEDULES"
+        "online", "who trains when (spaced_kd.schedule.SCHEDULES)", choices=PLANS
     )
     space_interval_epochs: float = option(
         1.5,
@@ -166,7 +176,10 @@ class StudentConfig:
     )
     method: str = option("kd", "distillation loss, a key of spaced_kd.methods.METHODS")
     kd_weight: float = option(
-        0.3, "alpha: weight of the soft loss; 1 - alpha on the labels", low=0.0, high=1.0
+        0.3,
+        "alpha: weight of the soft loss; 1 - alpha on the labels",
+        low=0.0,
+        high=1.0,
     )
     feature_weight: float = option(
         0.03, "beta: weight of the feature loss (paper 5.1)", low=0.0
@@ -241,6 +254,11 @@ class Config:
     checkpoint: CheckpointConfig = dataclasses.field(
         default_factory=CheckpointConfig,
         metadata={"doc": "saving and resuming", "operational": True},
+    )
+    reference: str = option(
+        "online",
+        "student that paired differences are taken to, where the run has it",
+        operational=True,
     )
     progress: str = option(
         AUTO,
@@ -341,13 +359,17 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
                 "because files and metrics carry it."
             )
         if name == "teacher":
-            raise ConfigError(f"{path}: 'teacher' is the teacher's name; choose another.")
+            raise ConfigError(
+                f"{path}: 'teacher' is the teacher's name; choose another."
+            )
         merged = _inherit(fields, defaults)
-        parsed[name] = _resolve_auto(_parse(StudentConfig, merged, path), resolved.compat)
+        parsed[name] = _resolve_auto(
+            _parse(StudentConfig, merged, path), resolved.compat
+        )
     return dataclasses.replace(
         resolved,
         student=_resolve_auto(resolved.student, resolved.compat),
-        students=parsed,
+        students=dict(sorted(parsed.items(), key=_table_order)),
     )
 
 
@@ -389,6 +411,12 @@ def _to_config_dict(cls, open_fields: bool) -> ml_collections.ConfigDict:
         else:
             fields[field.name] = field.default
     return fields
+
+
+def _table_order(entry: tuple[str, StudentConfig]):
+    # ConfigDict does not keep the order in which students were written.
+    name, student = entry
+    return PLANS.index(student.plan), student.space_interval_epochs, name
 
 
 def _inherit(fields: dict, defaults: dict) -> dict:
@@ -453,7 +481,12 @@ def _check(value, field: dataclasses.Field, dotted: str):
 
 
 def _article(kind: type) -> str:
-    names = {int: "an integer", float: "a number", str: "a string", bool: "True or False"}
+    names = {
+        int: "an integer",
+        float: "a number",
+        str: "a string",
+        bool: "True or False",
+    }
     return names[kind]
 
 

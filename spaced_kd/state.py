@@ -52,3 +52,21 @@ def init_state(
         batch_stats=variables.get("batch_stats", {}),
         opt_state=tx.init(params),
     )
+
+
+def keep_subtree(new: NetState, old: NetState, name: str) -> NetState:
+    """Return `new` with everything under the key `name` as it was in `old`.
+
+    Covers the parameters and whatever the optimiser keeps for them, which optax stores
+    in trees of the same shape. A zero gradient would not do: decay and momentum would
+    still move them.
+    """
+
+    def pick(path, fresh, kept):
+        keys = {getattr(entry, "key", None) for entry in path}
+        return kept if name in keys else fresh
+
+    return new.replace(
+        params=jax.tree_util.tree_map_with_path(pick, new.params, old.params),
+        opt_state=jax.tree_util.tree_map_with_path(pick, new.opt_state, old.opt_state),
+    )

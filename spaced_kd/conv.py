@@ -1,0 +1,135 @@
+"""The convolution: stock on GPU and TPU, fast inside `lax.scan` on CPU.
+
+XLA:CPU brings convolutions into the layout that its fast kernels need only in a
+program's entry computation. Inside a while body (scan, map, cond) the two gradient
+convolutions stay in a transposed layout and run as naive loops, 16 to 70 times slower
+(jax issue 12868). Here both gradients are written as ordinary forward convolutions in
+the canonical layout, with barriers that keep XLA from folding the transposes back. The
+gradients equal those of the stock form.
+
+`jax.jvp` of `jax.grad` (Hessian-vector products) works through both forms; plain
+forward mode (`jax.jvp` of a loss) works through the stock form only.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+def convolve(images: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+    """Convolve with symmetric zero padding (size - 1) // 2, chosen form by backend.
+
+    Args:
+      images: [B, H, W, C_in].
+      kernel: [size, size, C_in, C_out], size odd.
+      stride: of both spatial axes.
+
+    Returns:
+      [B, ceil(H / stride), ceil(W / stride), C_out].
+    """
+    # The backend is fixed before anything is traced, so this is a trace-time choice.
+    form = canonical if jax.default_backend() == "cpu" else stock
+    return form(images, kernel, stride)
+
+
+def stock(images: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """`convolve` by XLA's own convolution and its automatic gradients."""
+    pad = (kernel.shape[0] - 1) // 2
+    return lax.conv_general_dilated(
+        images, kernel, (stride, stride), ((pad, pad),) * 2, dimension_numbers=LAYOUT
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def canonical(images: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """`convolve` whose two gradients are convolutions in the canonical layout."""
+    return stock(images, kernel, stride)
+
+
+def _forward(images, kernel, stride):
+    return stock(images, kernel, stride), (images, kernel)
+
+
+def _backward(stride, residuals, gradient):
+    images, kernel = residuals
+    return (
+        _images_gradient(kernel, gradient, stride, images.shape),
+        _kernel_gradient(images, gradient, stride, kernel.shape[0]),
+    )
+
+
+canonical.defvjp(_forward, _backward)
+
+
+def _images_gradient(kernel, gradient, stride, images_shape):
+    # The gradient, spread out by the stride, convolved with the turned kernel.
+    size, pad = kernel.shape[0], (kernel.shape[0] - 1) // 2
+    turned = lax.optimization_barrier(kernel[::-1, ::-1].transpose(0, 1, 3, 2))
+    before = size - 1 - pad
+    pads = [
+        (before, full + pad - 1 - stride * (part - 1))
+        for full, part in zip(images_shape[1:3], gradient.shape[1:3], strict=True)
+    ]
+    return lax.conv_general_dilated(
+        gradient,
+        turned,
+        (1, 1),
+        pads,
+        lhs_dilation=(stride, stride),
+        dimension_numbers=LAYOUT,
+    )
+
+
+def _kernel_gradient(images, gradient, stride, size):
+    # The images with channels as batch, convolved with the gradient as a large kernel.
+    pad = (size - 1) // 2
+    by_channel, as_kernel = lax.optimization_barrier(
+        (images.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3))
+    )
+    pads = [
+        (pad, stride * (part - 1) + size - full - pad)
+        for full, part in zip(images.shape[1:3], gradient.shape[1:3], strict=True)
+    ]
+    out = lax.conv_general_dilated(
+        by_channel,
+        as_kernel,
+        (1, 1),
+        pads,
+        rhs_dilation=(stride, stride),
+        dimension_numbers=LAYOUT,
+    )
+    return lax.optimization_barrier(out).transpose(1, 2, 0, 3)
+
+
+def torch_uniform(fan_in: int) -> nn.initializers.Initializer:
+    """Return PyTorch's default for weights and biases: U(+-1/sqrt(fan_in))."""
+
+    def init(key, shape, dtype=jnp.float32):
+        bound = fan_in**-0.5
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+class Conv(nn.Module):
+    """A convolution without bias, PyTorch's default initialisation."""
+
+    channels: int
+    size: int = 3
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Map [B, H, W, C_in] to [B, ceil(H/stride), ceil(W/stride), channels]."""
+        inputs = images.shape[-1]
+        kernel = self.param(
+            "kernel",
+            torch_uniform(self.size**2 * inputs),
+            (self.size, self.size, inputs, self.channels),
+        )
+        return convolve(images, kernel, self.stride)

@@ -1,0 +1,151 @@
+"""Runs ticks: compiled programs, made once each, and the data on the devices."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spaced_kd import schedule, steps
+from spaced_kd.evaluate import make_predict
+from spaced_kd.experiment import Experiment
+from spaced_kd.models import make_model
+from spaced_kd.parallel import SeedGroup, data_parallel
+from spaced_kd.schedule import Lockstep, Replay, Segment
+from spaced_kd.state import NetState, SeedState
+from spaced_kd.steps import DeviceData, Slots
+
+ChunkMetrics = dict[str, dict[str, jax.Array]]
+"""Network -> metric -> [steps], on the device."""
+
+
+class _GroupData(NamedTuple):
+    train: DeviceData
+    test_image: jax.Array
+
+
+class Engine:
+    """Advances states through the ticks of one experiment; owns no training state."""
+
+    def __init__(self, experiment: Experiment):
+        """Prepare; programs are compiled when first needed."""
+        self._experiment = experiment
+        axes = {group.axis for group in experiment.groups}
+        self._networks = {axis: experiment.networks(axis) for axis in axes}
+        self._programs: dict[Any, Any] = {}
+        self._data: dict[tuple[jax.Device, ...], _GroupData] = {}
+
+    def advance(
+        self, states: Sequence[SeedState], segment: Segment
+    ) -> tuple[list[SeedState], list[ChunkMetrics]]:
+        """Run one training tick for every repetition.
+
+        Args:
+          states: by repetition; the networks that the tick updates are donated.
+          segment: a Lockstep or Replay of at most `config.chunk_steps` steps.
+
+        Returns:
+          The new states and the metrics, both by repetition. The call does not wait for
+          the devices.
+        """
+        states = list(states)
+        measured: list[ChunkMetrics] = [{} for _ in states]
+        moving = schedule.moved_by(segment)
+        for group in self._experiment.groups:
+            carry = tuple({n: states[seed][n] for n in moving} for seed in group.seeds)
+            frozen = tuple(
+                states[seed]["teacher"].variables
+                if isinstance(segment, Replay)
+                else None
+                for seed in group.seeds
+            )
+            carry, rows = self._run(group, carry, frozen, segment)
+            for seed, moved, row in zip(group.seeds, carry, rows, strict=True):
+                states[seed] = states[seed] | moved
+                measured[seed] = row
+        return states, measured
+
+    def predict(self, seed: int, network: str, state: NetState) -> jax.Array:
+        """Return the network's logits [N_test, C] on the test split."""
+        config = self._experiment.config
+        model = (config.students.get(network) or config.teacher).model
+        group = self._experiment.group_of(seed)
+        cache_key = ("predict", group.devices, model)
+        if cache_key not in self._programs:
+            dataset = self._experiment.dataset
+            self._programs[cache_key] = make_predict(
+                make_model(model, dataset.num_classes),
+                group,
+                len(dataset.test.label),
+                config.data.eval_batch_size,
+                dataset.mean,
+                dataset.std,
+            )
+        images = self._group_data(group).test_image
+        return self._programs[cache_key](state.variables, images)
+
+    def _run(self, group: SeedGroup, carry, frozen, segment: Segment):
+        # Two programs for a kind of segment, whatever its length: a whole chunk, and a
+        # single step for what is left.
+        config, length = self._experiment.config, segment.stop - segment.start
+        whole = config.compose == "scan" and length == config.chunk_steps
+        size = length if whole else 1
+        keys = tuple(self._experiment.streams[seed].keys for seed in group.seeds)
+        data = self._group_data(group).train
+        rows = []
+        for start in range(segment.start, segment.stop, size):
+            piece = segment._replace(start=start, stop=start + size)
+            slots = tuple(self._slots(group, seed, piece) for seed in group.seeds)
+            program = self._program(group, piece, slots)
+            carry, measured = program(carry, frozen, data, keys, slots)
+            rows.append(measured)
+        if len(rows) == 1:
+            return carry, rows[0]
+        return carry, jax.tree.map(lambda *parts: jnp.concatenate(parts), *rows)
+
+    def _program(self, group: SeedGroup, segment: Segment, slots):
+        lockstep = isinstance(segment, Lockstep)
+        what = segment.members if lockstep else segment.student
+        size = segment.stop - segment.start
+        cache_key = (len(group.seeds), group.devices, what, size)
+        if cache_key not in self._programs:
+            networks = self._networks[group.axis]
+            make = steps.lockstep if lockstep else steps.replay
+            step = make(
+                networks.teacher,
+                networks.students,
+                what,
+                group.axis,
+                self._experiment.spec,
+            )
+            self._programs[cache_key] = data_parallel(
+                steps.compose(step, self._experiment.config.compose),
+                group.devices,
+                in_axes=(None, None, None, None, steps.slots_axes(slots)),
+                donate=(0,),
+            )
+        return self._programs[cache_key]
+
+    def _slots(self, group: SeedGroup, seed: int, segment: Segment) -> dict[str, Slots]:
+        streams = self._experiment.streams[seed]
+        stream, lags = streams.teacher, {"teacher": 0}
+        if isinstance(segment, Lockstep):
+            lags |= {m.student: m.lag for m in segment.members if m.lag}
+        elif self._experiment.config.students[segment.student].replay == "reshuffle":
+            stream = streams.reshuffled
+        slots = {}
+        for name, lag in lags.items():
+            start, stop = segment.start - lag, segment.stop - lag
+            index = group.split_batch(stream.indices(start, stop))
+            slots[name] = Slots(np.arange(start, stop, dtype=np.int32), index)
+        return slots
+
+    def _group_data(self, group: SeedGroup) -> _GroupData:
+        if group.devices not in self._data:
+            dataset = self._experiment.dataset
+            self._data[group.devices] = _GroupData(
+                DeviceData(*group.put(tuple(dataset.train))),
+                group.put(dataset.test.image),
+            )
+        return self._data[group.devices]

@@ -1,0 +1,86 @@
+"""Exact evaluation: every example of the test split counted once, in eval mode."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax import lax
+
+from spaced_kd import metrics
+from spaced_kd.data.augment import normalize
+from spaced_kd.models.base import Model
+from spaced_kd.parallel import BatchAxis, SeedGroup, data_parallel
+from spaced_kd.types import Metrics, Variables
+
+Predict = Callable[[Variables, jax.Array], jax.Array]
+
+
+def make_predict(
+    model: Model,
+    group: SeedGroup,
+    num_examples: int,
+    batch_size: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> Predict:
+    """Return predict(variables, images) -> logits [num_examples, C].
+
+    BatchNorm uses the running statistics. The last batch is filled up by repeating
+    example 0, whose extra logits are cut off again.
+
+    Args:
+      model: the network.
+      group: the devices that share each batch.
+      num_examples: rows of `images` [N, H, W, C] uint8.
+      batch_size: examples in one batch, all devices together.
+      mean: per channel, of pixels in [0, 1].
+      std: likewise.
+    """
+    model = model.clone(axis=BatchAxis())
+    rounds = -(-num_examples // batch_size)
+    index = np.zeros(rounds * batch_size, np.int32)
+    index[:num_examples] = np.arange(num_examples)
+    index = group.split_batch(index.reshape(rounds, batch_size))
+
+    def logits_of(variables, images, index):
+        def body(carry, rows):
+            image = normalize(images[rows], mean, std)
+            return carry, model.apply(variables, image, train=False).logits
+
+        return lax.scan(body, None, index)[1]
+
+    run = data_parallel(logits_of, group.devices, in_axes=(None, None, 1), out_axes=1)
+
+    def predict(variables, images):
+        logits = run(variables, images, index)
+        return logits.reshape(rounds * batch_size, -1)[:num_examples]
+
+    return predict
+
+
+@jax.jit
+def _teacher_metrics(logits: jax.Array, labels: jax.Array) -> Metrics:
+    return metrics.classification(logits, labels)
+
+
+@jax.jit
+def _student_metrics(
+    logits: jax.Array, labels: jax.Array, teacher_logits: jax.Array
+) -> Metrics:
+    own = metrics.classification(logits, labels)
+    return own | metrics.teacher_gap(logits, teacher_logits, labels)
+
+
+def measure(
+    logits: jax.Array, labels: jax.Array, teacher_logits: jax.Array | None
+) -> Metrics:
+    """Return accuracy and loss, and the gap to the teacher where there is one.
+
+    Args:
+      logits: [N, C] of the network.
+      labels: [N] int32.
+      teacher_logits: [N, C] of the teacher as it stands; None for the teacher itself.
+    """
+    if teacher_logits is None:
+        return _teacher_metrics(logits, labels)
+    return _student_metrics(logits, labels, teacher_logits)

@@ -1,0 +1,72 @@
+"""Layers that flax has in another form: PyTorch-initialised Dense, masked BatchNorm."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from spaced_kd.conv import torch_uniform
+from spaced_kd.parallel import BatchAxis
+
+
+class Dense(nn.Module):
+    """A linear layer with bias, PyTorch's default initialisation."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map [B, D] to [B, width]."""
+        init = torch_uniform(x.shape[-1])
+        kernel = self.param("kernel", init, (x.shape[-1], self.width))
+        bias = self.param("bias", init, (self.width,))
+        return x @ kernel + bias
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over the real examples of the global batch.
+
+    Unlike `flax.linen.BatchNorm` the statistics are sums over devices divided once, so
+    that padding may fall on any device, and the running variance is the unbiased one,
+    as in PyTorch. momentum is the share that the old running value keeps.
+    """
+
+    axis: BatchAxis = BatchAxis()
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, *, train: bool, mask: jax.Array | None = None
+    ) -> jax.Array:
+        """Normalise [b, ..., C]; mask [b] bool leaves padding out of the statistics."""
+        channels = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        zeros, ones = lambda: jnp.zeros(channels), lambda: jnp.ones(channels)
+        running_mean = self.variable("batch_stats", "mean", zeros)
+        running_var = self.variable("batch_stats", "var", ones)
+        if train:
+            mean, var, count = self._statistics(x, mask)
+            if not self.is_initializing():
+                keep, unbiased = self.momentum, var * count / jnp.maximum(count - 1, 1)
+                running_mean.value = keep * running_mean.value + (1 - keep) * mean
+                running_var.value = keep * running_var.value + (1 - keep) * unbiased
+        else:
+            mean, var = running_mean.value, running_var.value
+        factor = scale * lax.rsqrt(var + self.epsilon)
+        return x * factor + (bias - mean * factor)
+
+    def _statistics(self, x, mask):
+        axes = tuple(range(x.ndim - 1))
+        weighted = x
+        count = jnp.float32(x.size // x.shape[-1])
+        if mask is not None:
+            shape = mask.shape + (1,) * (x.ndim - 1)
+            weighted = jnp.where(mask.reshape(shape), x, 0)
+            count = mask.sum() * jnp.float32(x[0].size // x.shape[-1])
+        total, squares, count = self.axis.sum(
+            (weighted.sum(axes), jnp.square(weighted).sum(axes), count)
+        )
+        mean = total / count
+        return mean, jnp.maximum(squares / count - jnp.square(mean), 0), count

@@ -1,0 +1,75 @@
+"""What a run costs, counted from its plan: passes, images, and plan.json."""
+
+from collections.abc import Mapping
+
+from spaced_kd import schedule, steps
+from spaced_kd.experiment import Experiment
+from spaced_kd.parallel import BatchAxis
+from spaced_kd.schedule import Evaluate, Replay, Tick
+from spaced_kd.steps import Student
+
+
+def tick_costs(parts: Experiment) -> list[float]:
+    """Return each tick's work in forward passes over a training batch (backward: 2)."""
+    students = parts.networks(BatchAxis()).students
+    return [_cost(parts, students, tick) for tick in parts.ticks]
+
+
+def tick_images(parts: Experiment, tick: Tick) -> int:
+    """Return how many training images a tick feeds, once for each network it updates."""
+    if isinstance(tick, Evaluate):
+        return 0
+    networks = len(schedule.moved_by(tick)) * parts.config.num_seeds
+    return (tick.stop - tick.start) * parts.config.data.batch_size * networks
+
+
+def _cost(parts: Experiment, students: Mapping[str, Student], tick: Tick) -> float:
+    seeds = parts.config.num_seeds
+    if isinstance(tick, Evaluate):
+        return seeds * len(parts.dataset.test.label) / parts.config.data.batch_size
+    per_step = steps.passes_per_step(tick, students).values()
+    return seeds * (tick.stop - tick.start) * sum(f + 2.0 * b for f, b in per_step)
+
+
+def describe_plan(parts: Experiment) -> dict:
+    """Return plan.json: who trains on what, and what it costs, in batches."""
+    students = parts.networks(BatchAxis()).students
+    passes = {name: [0, 0] for name in parts.updates}
+    segments = []
+    for segment in parts.plan:
+        length = segment.stop - segment.start
+        for name, spent in steps.passes_per_step(segment, students).items():
+            passes[name][0] += length * spent[0]
+            passes[name][1] += length * spent[1]
+        row = {"start": segment.start, "stop": segment.stop}
+        if isinstance(segment, Replay):
+            row |= {
+                "kind": "replay",
+                "student": segment.student,
+                "teacher_step": segment.teacher_step,
+            }
+        else:
+            lags = {member.student: member.lag for member in segment.members}
+            row |= {"kind": "lockstep", "students": lags}
+        segments.append(row)
+    networks = {}
+    for name, count in parts.updates.items():
+        student = parts.config.students.get(name)
+        interval = None
+        if student and schedule.SCHEDULES[student.plan] in schedule.WITH_INTERVAL:
+            interval = schedule.interval_steps(name, student, parts.clock)
+        networks[name] = {
+            "updates": count,
+            "forward_passes": passes[name][0],
+            "backward_passes": passes[name][1],
+            "space_interval_steps": interval,
+            "plan": student.plan if student else None,
+        }
+    return {
+        "steps_per_epoch": parts.clock.steps_per_epoch,
+        "batch_size": parts.config.data.batch_size,
+        "total_teacher_steps": parts.clock.total_steps,
+        "order": ["teacher", *parts.config.students],
+        "networks": networks,
+        "segments": segments,
+    }

@@ -1,0 +1,86 @@
+"""`python -m spaced_kd.main --config=configs/x.py --workdir=runs/x`: flags, one call."""
+
+import logging
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+from ml_collections import config_flags
+
+from spaced_kd.errors import ConfigError, Interrupted, SpacedKDError
+
+USAGE = """Train one teacher and its students, or continue a run.
+
+  python -m spaced_kd.main --config=configs/digits.py --workdir=runs/digits
+
+--config=FILE[:VARIANT]  a config file and, after a colon, one of its variants
+--config.a.b=VALUE       override one field (spaced_kd/config.py lists them all)
+--workdir=FOLDER         where everything is written; the same command again resumes
+
+Exit codes: 0 done, 2 config, 3 data, 4 checkpoint or workdir, 5 locked, 6 non-finite,
+7 storage, 75 interrupted with the state saved (run the same command again).
+"""
+
+
+def cli(argv: Sequence[str] | None = None) -> None:
+    """Run `main` on the command line's arguments and leave with its exit code."""
+    sys.exit(main(sys.argv if argv is None else list(argv)))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse the flags, train, print the table; return the exit code.
+
+    Args:
+      argv: program name and arguments.
+    """
+    if any(argument in ("-h", "-help", "--help") for argument in argv[1:]):
+        print(USAGE)
+        return 0
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("spaced_kd").setLevel(logging.INFO)
+    try:
+        config, workdir = _parse(argv)
+        # Imported after the flags are known to be good: JAX takes a second.
+        from spaced_kd import train
+
+        results = train.run(config, workdir)
+    except SpacedKDError as error:
+        kind = "stopped" if isinstance(error, Interrupted) else "error"
+        print(f"{kind}: {error}", file=sys.stderr)
+        return error.code
+    print(results.table())
+    print(f"report: {workdir}/report.html")
+    return 0
+
+
+def _parse(argv: Sequence[str]):
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file(
+        "config", None, flag_values=values, sys_argv=list(argv)
+    )
+    flags.DEFINE_string("workdir", None, "where everything is written", values)
+    try:
+        rest = values(list(argv))
+        config = values.config
+    except SpacedKDError:
+        raise
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
+        raise ConfigError(f"{_one_line(e)}; see --help.") from e
+    if len(rest) > 1:
+        raise ConfigError(f"unexpected argument '{rest[1]}'; see --help.")
+    if config is None:
+        raise ConfigError("--config is missing, e.g. --config=configs/digits.py.")
+    if not values.workdir:
+        raise ConfigError("--workdir is missing, e.g. --workdir=runs/digits.")
+    return config, values.workdir
+
+
+def _one_line(error: BaseException) -> str:
+    # absl wraps a config file's own error; the cause says more.
+    cause = error.__cause__ or error.__context__ or error
+    text = " ".join(str(error).split()) or " ".join(str(cause).split())
+    return text.rstrip(".")
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,18 @@
+"""Distillation methods: one a file, one line here."""
+
+from spaced_kd import registry
+from spaced_kd.config import StudentConfig
+from spaced_kd.methods import hard, kd
+from spaced_kd.methods.base import Method
+from spaced_kd.parallel import BatchAxis
+
+METHODS = {"hard": hard.make, "kd": kd.make}
+
+
+def make_method(config: StudentConfig, axis: BatchAxis) -> Method:
+    """Return the loss that a student trains on.
+
+    Raises:
+      ConfigError: unknown method, soft loss or feature loss.
+    """
+    return registry.lookup(METHODS, config.method, "student.method")(config, axis)

@@ -1,0 +1,27 @@
+"""A multilayer perceptron, for digits and for tests: no BatchNorm, no convolution."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+
+from spaced_kd.layers import Dense
+from spaced_kd.models.base import Model
+from spaced_kd.types import ModelOutput
+
+
+class MLP(Model):
+    """Flatten, hidden layers with ReLU, a linear head."""
+
+    widths: Sequence[int] = (128, 128)
+
+    @nn.compact
+    def __call__(
+        self, image: jax.Array, *, train: bool, mask: jax.Array | None = None
+    ) -> ModelOutput:
+        """Classify [b, H, W, C]; `train` and `mask` change nothing here."""
+        del train, mask
+        x = image.reshape(image.shape[0], -1)
+        for width in self.widths:
+            x = nn.relu(Dense(width)(x))
+        return ModelOutput(Dense(self.num_classes)(x), x)

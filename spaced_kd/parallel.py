@@ -1,0 +1,157 @@
+"""The only file that knows how devices share work: pmap, the axis name, placement.
+
+A batch is split over `devices`; the state is replicated without a leading device axis, so
+it looks the same for any number of devices. Rule for everything that runs under the
+axis: losses, BatchNorm sums and metrics are reduced by `BatchAxis.sum`, so that each
+device holds the value of the whole batch, and gradients are averaged once, in
+`steps.apply_gradients`. The gradient of such a reduced loss is then exact: `psum` is its
+own transpose, which makes each device's gradient D times its share.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from spaced_kd.errors import ConfigError
+
+BATCH_AXIS = "batch"
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchAxis:
+    """How values are reduced over the devices that share a batch; name None: one device."""
+
+    name: str | None = None
+
+    def sum(self, tree: Any) -> Any:
+        """Return the sum over devices of every leaf."""
+        return tree if self.name is None else lax.psum(tree, self.name)
+
+    def mean(self, tree: Any) -> Any:
+        """Return the mean over devices of every leaf."""
+        return tree if self.name is None else lax.pmean(tree, self.name)
+
+    def positions(self, per_device: int) -> jax.Array:
+        """Return [per_device] int32: the places of this device's examples in the batch."""
+        own = jnp.arange(per_device, dtype=jnp.int32)
+        if self.name is None:
+            return own
+        return own + per_device * lax.axis_index(self.name)
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedGroup:
+    """Repetitions that one compiled program advances together, and where it runs."""
+
+    seeds: tuple[int, ...]
+    devices: tuple[jax.Device, ...]
+
+    @property
+    def axis(self) -> BatchAxis:
+        """The axis that this group's programs reduce over."""
+        return BatchAxis(BATCH_AXIS if len(self.devices) > 1 else None)
+
+    @property
+    def sharding(self) -> jax.sharding.Sharding:
+        """Where this group's state and data lie: one device, or replicated over all."""
+        if len(self.devices) == 1:
+            return jax.sharding.SingleDeviceSharding(self.devices[0])
+        mesh = jax.sharding.Mesh(np.array(self.devices), (BATCH_AXIS,))
+        return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+    def put(self, tree: Any) -> Any:
+        """Return `tree` on this group's devices, logical shapes unchanged."""
+        return jax.device_put(tree, self.sharding)
+
+    def split_batch(self, array: np.ndarray) -> np.ndarray:
+        """Reshape [steps, B] to what `data_parallel` maps: [steps, devices, b]."""
+        if len(self.devices) == 1:
+            return array
+        return array.reshape(array.shape[0], len(self.devices), -1)
+
+
+def choose_devices(
+    num_devices: int, batch_sizes: dict[str, int]
+) -> tuple[jax.Device, ...]:
+    """Return the local devices that share every batch.
+
+    Args:
+      num_devices: how many; 0 means all.
+      batch_sizes: config field -> global batch, each of which they must divide.
+
+    Raises:
+      ConfigError: more devices than there are, or a batch they do not divide.
+    """
+    local = jax.local_devices()
+    if num_devices > len(local):
+        raise ConfigError(
+            f"config.num_devices={num_devices}, but this machine has {len(local)} "
+            f"{local[0].platform} device(s); give at most {len(local)}, or 0 for all."
+        )
+    count = num_devices or len(local)
+    for field, size in batch_sizes.items():
+        if size % count:
+            lower, upper = size - size % count, size - size % count + count
+            near = f"{lower} or {upper}" if lower else f"{upper}"
+            raise ConfigError(
+                f"{field}={size} is not divisible by {count} devices; "
+                f"nearest valid: {near}, or set config.num_devices."
+            )
+    return tuple(local[:count])
+
+
+def seed_groups(
+    layout: str, num_seeds: int, devices: Sequence[jax.Device]
+) -> tuple[SeedGroup, ...]:
+    """Lay repetitions out over devices.
+
+    Args:
+      layout: "sequential" (one program a seed, all devices share its batch), "unrolled"
+        (all seeds in one program), or "devices" (whole seeds dealt out to devices).
+      num_seeds: repetitions.
+      devices: what `choose_devices` returned.
+    """
+    devices = tuple(devices)
+    if layout == "unrolled":
+        return (SeedGroup(tuple(range(num_seeds)), devices),)
+    if layout == "devices":
+        return tuple(
+            SeedGroup((k,), (devices[k % len(devices)],)) for k in range(num_seeds)
+        )
+    return tuple(SeedGroup((k,), devices) for k in range(num_seeds))
+
+
+def data_parallel(
+    fn: Callable,
+    devices: Sequence[jax.Device],
+    *,
+    in_axes: tuple[int | None, ...],
+    out_axes: Any = None,
+    donate: tuple[int, ...] = (),
+) -> Callable:
+    """Compile `fn` for one device (jit) or for several that share the batch (pmap).
+
+    Args:
+      fn: pure function of positional arguments; reduces by the group's `BatchAxis`.
+      devices: the group's devices.
+      in_axes: for each argument the axis that is split over devices, None if
+        replicated. With one device the arguments have no such axis.
+      out_axes: likewise for the outputs. None promises that `fn` has reduced the value:
+        pmap does not check it.
+      donate: arguments whose buffers may be reused.
+    """
+    if len(devices) == 1:
+        return jax.jit(fn, donate_argnums=donate)
+    return jax.pmap(
+        fn,
+        axis_name=BATCH_AXIS,
+        in_axes=in_axes,
+        out_axes=out_axes,
+        donate_argnums=donate,
+        devices=devices,
+    )

@@ -1,0 +1,184 @@
+"""From metrics on the device to rows on disk, one tick behind, so nothing waits."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from spaced_kd import schedule
+from spaced_kd.engine import ChunkMetrics
+from spaced_kd.errors import NonFiniteError
+from spaced_kd.schedule import Lockstep, Segment
+from spaced_kd.types import Metrics
+from spaced_kd.writers import MetricLog, Row, TensorBoard, read_rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Offsets:
+    """Lengths in bytes of the two logs; what a checkpoint stores of them."""
+
+    metrics: int = 0
+    timings: int = 0
+
+
+@dataclasses.dataclass
+class _Pending:
+    tick: int
+    phase: str
+    counts: dict[str, int]
+    measured: list[ChunkMetrics] | list[dict[str, Metrics]]
+    images: int
+
+
+def prefix(network: str) -> str:
+    """Return how a network's metric keys begin."""
+    return "teacher" if network == "teacher" else f"student/{network}"
+
+
+class Recorder:
+    """Writes metrics.jsonl, timings.jsonl and TensorBoard events of one workdir.
+
+    Rows of a tick are fetched from the device when the next tick has been started. They
+    are functions of the training alone; what depends on the clock on the wall goes to
+    timings.jsonl.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        offsets: Offsets,
+        seeds: list[int],
+        steps_per_epoch: int,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        """Cut the logs back to `offsets` and continue them.
+
+        Args:
+          workdir: where the logs lie.
+          offsets: of the checkpoint that training continues from; 0 for a new run.
+          seeds: the seed of each repetition.
+          steps_per_epoch: turns updates into epochs.
+          clock: seconds; a test may bring its own.
+        """
+        self._log = MetricLog(workdir / "metrics.jsonl")
+        self._timings = MetricLog(workdir / "timings.jsonl")
+        self._log.truncate(offsets.metrics)
+        self._timings.truncate(offsets.timings)
+        self.rows: list[Row] = [
+            row
+            for row in read_rows(workdir / "metrics.jsonl")
+            if row["phase"] == "eval"
+        ]
+        self._board = TensorBoard(
+            workdir / "tensorboard", read_rows(workdir / "metrics.jsonl")
+        )
+        self._seeds = seeds
+        self._steps_per_epoch = steps_per_epoch
+        self._pending: _Pending | None = None
+        self._clock, self._since = clock, clock()
+
+    def train(
+        self,
+        tick: int,
+        segment: Segment,
+        counts: dict[str, int],
+        measured: list[ChunkMetrics],
+        images: int,
+    ) -> None:
+        """Take a training tick's metrics, [steps] each; `counts` are updates after it."""
+        phase = "lockstep" if isinstance(segment, Lockstep) else "replay"
+        moved = {name: counts[name] for name in schedule.moved_by(segment)}
+        moved["teacher"] = counts["teacher"]
+        self._exchange(_Pending(tick, phase, moved, measured, images))
+
+    def evaluation(
+        self, tick: int, network: str, counts: dict[str, int], measured: list[Metrics]
+    ) -> None:
+        """Take what an evaluation measured, by repetition."""
+        moved = {network: counts[network], "teacher": counts["teacher"]}
+        by_network = [{network: values} for values in measured]
+        self._exchange(_Pending(tick, "eval", moved, by_network, 0))
+
+    def write_pending(self) -> None:
+        """Fetch and write the rows of the last tick.
+
+        Raises:
+          NonFiniteError: a metric is NaN or infinite; none of the tick's rows is kept.
+        """
+        self._exchange(None)
+
+    def flush(self) -> Offsets:
+        """Write everything and wait for the disk; return the logs' lengths."""
+        self.write_pending()
+        self._board.flush()
+        return Offsets(self._log.flush(), self._timings.flush())
+
+    def close(self) -> None:
+        """Close the event files; rows not yet flushed are dropped on purpose."""
+        self._board.close()
+
+    def _exchange(self, new: _Pending | None) -> None:
+        old, self._pending = self._pending, new
+        if old is None:
+            self._since = self._clock()
+            return
+        fetched = jax.device_get(old.measured)
+        rows = [
+            self._row(old, seed, network, values)
+            for seed, networks in zip(self._seeds, fetched, strict=True)
+            for network, values in networks.items()
+        ]
+        for row in rows:
+            clean = self._log.append(row)
+            self._board.write(clean)
+            if old.phase == "eval":
+                self.rows.append(clean)
+        now = self._clock()
+        self._timings.append(
+            {
+                "tick": old.tick,
+                "phase": old.phase,
+                "seconds": now - self._since,
+                "images": old.images,
+            }
+        )
+        self._since = now
+
+    def _row(self, tick: _Pending, seed: int, network: str, values: dict) -> Row:
+        step = tick.counts[network]
+        start = f"{'eval/' if tick.phase == 'eval' else ''}{prefix(network)}"
+        row = {
+            "tick": tick.tick,
+            "seed": seed,
+            "network": network,
+            "phase": tick.phase,
+            "step": step,
+            "teacher_step": tick.counts["teacher"],
+            "epoch": step / self._steps_per_epoch,
+        }
+        for name, value in sorted(values.items()):
+            series = np.asarray(value, np.float64)
+            if not np.isfinite(series).all():
+                raise NonFiniteError(_non_finite(tick, seed, network, name, series))
+            row[f"{start}/{name}"] = float(series.mean())
+        return row
+
+
+def _non_finite(
+    tick: _Pending, seed: int, network: str, name: str, series: np.ndarray
+) -> str:
+    bad = int(np.argmax(~np.isfinite(np.atleast_1d(series))))
+    step = tick.counts[network]
+    if series.ndim:
+        step += bad + 1 - len(series)
+    value = np.atleast_1d(series)[bad]
+    what = "NaN" if math.isnan(value) else "infinite"
+    return (
+        f"{prefix(network)}/{name} became {what} at update {step} (seed {seed}, tick "
+        f"{tick.tick}, {tick.phase}); the last checkpoint is kept; lower its "
+        "learning_rate or check the data, and train in a new workdir."
+    )

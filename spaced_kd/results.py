@@ -1,0 +1,336 @@
+"""The final numbers of a run, from the files of its workdir and nothing else.
+
+What is quoted: the last evaluation and the mean of the last five. The best evaluation
+is chosen on the test set and is labelled so. Differences are paired by seed: students
+of one seed share the teacher, the batches and their order.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from spaced_kd.spread import Difference, Spread
+from spaced_kd.tables import Table
+from spaced_kd.writers import Row, read_json, read_rows, write_whole
+
+LAST = 5
+"""Evaluations in the mean over the end of training."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkResult:
+    """One network of a run.
+
+    complete: every seed has been evaluated after its last update.
+    seeds: those that the values are over: the finished ones, or, as long as there are
+      none, all that have begun.
+    evaluated_step: updates behind the last evaluation; the least over `seeds`.
+    acc1_*, acc5_last, teacher_agreement_last: percent, on the test set.
+    loss_last, teacher_kl_last: nats, on the test set.
+    forward_passes, backward_passes: batches.
+    """
+
+    complete: bool
+    seeds: tuple[int, ...]
+    evaluated_step: int
+    acc1_last: Spread
+    acc1_mean_last5: Spread
+    acc1_best: Spread
+    acc5_last: Spread
+    loss_last: Spread
+    teacher_kl_last: Spread
+    teacher_agreement_last: Spread
+    acc1_last_minus_reference: Difference | None
+    updates: int
+    space_interval_steps: int | None
+    space_interval_epochs: float | None
+    plan: str | None
+    forward_passes: int
+    backward_passes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-able values; no difference where there is none to take."""
+        fields = dataclasses.asdict(self)
+        if self.acc1_last_minus_reference is None:
+            del fields["acc1_last_minus_reference"]
+        return fields
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """All final numbers of a run; prints as a table, also in a notebook.
+
+    reference: the student that differences are taken to; None if the run has it not.
+    timing: seconds spent and images a second; the only values that differ when the same
+      run is done twice.
+    """
+
+    complete: bool
+    num_seeds: int
+    reference: str | None
+    teacher: NetworkResult
+    students: dict[str, NetworkResult]
+    timing: dict[str, float | None]
+
+    @property
+    def networks(self) -> dict[str, NetworkResult]:
+        """The teacher, then the students in the order of the config."""
+        return {"teacher": self.teacher, **self.students}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of `results.json`."""
+        return {
+            "complete": self.complete,
+            "num_seeds": self.num_seeds,
+            "reference": self.reference,
+            "teacher": self.teacher.to_dict(),
+            "students": {name: s.to_dict() for name, s in self.students.items()},
+            "timing": self.timing,
+        }
+
+    def save(self, workdir: Path) -> Path:
+        """Write `results.json` in one piece and return its path.
+
+        Raises:
+          StorageError: it cannot be written.
+        """
+        path = workdir / "results.json"
+        text = json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
+        return write_whole(path, text)
+
+    def cells(self) -> Table:
+        """Return the table's texts."""
+        titles = (
+            "network",
+            "plan",
+            "interval\nepochs / steps",
+            "updates",
+            "passes\nforward / backward",
+            "acc1 last\n%",
+            f"acc1 mean of\nlast {LAST}, %",
+            "acc1 best on test,\noptimistic, %",
+            f"acc1 last minus\n{self.reference or 'reference'}, points",
+        )
+        rows = tuple(self._row(name, net) for name, net in self.networks.items())
+        return Table(titles, rows, tuple(self._notes()))
+
+    def table(self) -> str:
+        """Return a plain-text table with aligned columns."""
+        return self.cells().text()
+
+    def markdown(self) -> str:
+        """Return a Markdown table."""
+        return self.cells().markdown()
+
+    def _repr_html_(self) -> str:
+        return self.cells().html()
+
+    def __str__(self) -> str:
+        """Return `table()`."""
+        return self.table()
+
+    def _row(self, name: str, net: NetworkResult) -> tuple[str, ...]:
+        mark = ("" if net.complete else " *") + (" †" if self._off_budget(net) else "")
+        interval = "-"
+        if net.space_interval_steps is not None:
+            interval = f"{net.space_interval_epochs:g} / {net.space_interval_steps:,}"
+        return (
+            name + mark,
+            net.plan or "-",
+            interval,
+            f"{net.updates:,}",
+            f"{net.forward_passes:,} / {net.backward_passes:,}",
+            str(net.acc1_last),
+            str(net.acc1_mean_last5),
+            str(net.acc1_best),
+            str(net.acc1_last_minus_reference or "-"),
+        )
+
+    def _off_budget(self, net: NetworkResult) -> bool:
+        if self.reference is None:
+            return False
+        budget = self.students[self.reference].updates
+        return abs(net.updates - budget) > 0.01 * budget
+
+    def _notes(self) -> Iterable[str]:
+        if not self.complete:
+            yield "UNFINISHED: this run has not come to its end; nothing here is final."
+        for name, net in self.networks.items():
+            if not net.complete:
+                yield f"* {name}: {_progress(net, self.num_seeds)}"
+        if any(self._off_budget(net) for net in self.networks.values()):
+            yield (
+                "† updates differ from the reference's by more than 1 %: not a "
+                "comparison at equal training."
+            )
+        seeds = max(len(net.seeds) for net in self.networks.values())
+        spread = ", mean ± standard deviation over seeds" if seeds > 1 else ", one seed"
+        yield f"acc1: top-1 accuracy on the test set{spread} (n={seeds})."
+        if seeds > 1 and self.reference is not None:
+            yield (
+                f"Differences to {self.reference} are taken within a seed (same "
+                "teacher, same batches); in brackets: 95 % t interval of their mean."
+            )
+
+
+def compute(
+    config: Mapping[str, Any],
+    plan: Mapping[str, Any],
+    rows: Iterable[Row],
+    timings: Iterable[Row] = (),
+) -> Results:
+    """Return the results of a run, finished or not.
+
+    Args:
+      config: "config" of `config.json`.
+      plan: `plan.json`.
+      rows: of `metrics.jsonl`; those of training are passed over.
+      timings: of `timings.jsonl`.
+    """
+    evals: dict[str, dict[int, list[Row]]] = {}
+    for row in sorted(_evaluations(rows), key=lambda row: row["step"]):
+        evals.setdefault(row["network"], {}).setdefault(row["seed"], []).append(row)
+    names = ("teacher", *config["students"])
+    networks = {
+        name: _network(name, config, plan["networks"][name], evals.get(name, {}))
+        for name in names
+    }
+    reference = config["reference"]
+    if reference not in config["students"]:
+        reference = None
+    students = {
+        name: _against(networks, name, reference) for name in config["students"]
+    }
+    return Results(
+        complete=all(net.complete for net in networks.values()),
+        num_seeds=config["num_seeds"],
+        reference=reference,
+        teacher=networks["teacher"],
+        students=students,
+        timing=_timing(timings),
+    )
+
+
+def load(workdir: Path) -> Results:
+    """Compute the results of a workdir, finished or not.
+
+    Raises:
+      CheckpointError: a file is damaged.
+      StorageError: a file cannot be read.
+    """
+    return compute(
+        read_json(workdir / "config.json")["config"],
+        read_json(workdir / "plan.json"),
+        read_log(workdir / "metrics.jsonl"),
+        read_log(workdir / "timings.jsonl"),
+    )
+
+
+def read_log(path: Path) -> list[Row]:
+    """Read the log of a run that may be going on; no rows if it has none yet."""
+    return read_rows(path, partial_tail=True) if path.exists() else []
+
+
+def _evaluations(rows: Iterable[Row]) -> Iterable[Row]:
+    return (row for row in rows if row["phase"] == "eval")
+
+
+def metric_prefix(network: str) -> str:
+    """Return how a network's metric keys begin, e.g. `student/spaced_1_5/`."""
+    return "teacher/" if network == "teacher" else f"student/{network}/"
+
+
+def _network(
+    name: str,
+    config: Mapping[str, Any],
+    ledger: Mapping[str, Any],
+    by_seed: Mapping[int, Sequence[Row]],
+) -> NetworkResult:
+    finished = [s for s in by_seed if by_seed[s][-1]["step"] >= ledger["updates"]]
+    seeds = tuple(sorted(finished or by_seed))
+    histories = [by_seed[seed] for seed in seeds]
+    prefix = f"eval/{metric_prefix(name)}"
+
+    def last(metric: str) -> Spread:
+        return Spread.of([_finite(h[-1].get(prefix + metric)) for h in histories])
+
+    acc1 = [[_finite(row.get(f"{prefix}acc1")) for row in h] for h in histories]
+    interval = ledger["space_interval_steps"]
+    epochs = config["students"][name]["space_interval_epochs"] if interval else None
+    return NetworkResult(
+        complete=len(finished) == config["num_seeds"],
+        seeds=seeds,
+        evaluated_step=min((h[-1]["step"] for h in histories), default=0),
+        acc1_last=last("acc1"),
+        acc1_mean_last5=Spread.of([Spread.of(a[-LAST:]).mean for a in acc1]),
+        acc1_best=Spread.of([_best(a) for a in acc1]),
+        acc5_last=last("acc5"),
+        loss_last=last("loss"),
+        teacher_kl_last=last("teacher_kl"),
+        teacher_agreement_last=last("teacher_agreement"),
+        acc1_last_minus_reference=None,
+        updates=ledger["updates"],
+        space_interval_steps=interval,
+        space_interval_epochs=epochs,
+        plan=ledger["plan"],
+        forward_passes=ledger["forward_passes"],
+        backward_passes=ledger["backward_passes"],
+    )
+
+
+def _against(
+    networks: Mapping[str, NetworkResult], name: str, reference: str | None
+) -> NetworkResult:
+    net = networks[name]
+    if reference is None or name == reference:
+        return net
+    base = networks[reference]
+    if not (_has_finished(net) and _has_finished(base)):
+        return net
+    own = dict(zip(net.seeds, net.acc1_last.per_seed, strict=True))
+    other = dict(zip(base.seeds, base.acc1_last.per_seed, strict=True))
+    pairs = [(own[seed], other[seed]) for seed in net.seeds if seed in other]
+    if not pairs:
+        return net
+    values = [None if a is None or b is None else a - b for a, b in pairs]
+    difference = Difference.of(values)
+    return dataclasses.replace(net, acc1_last_minus_reference=difference)
+
+
+def _has_finished(net: NetworkResult) -> bool:
+    return bool(net.seeds) and net.evaluated_step >= net.updates
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _best(values: Iterable[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
+
+
+def _timing(timings: Iterable[Row]) -> dict[str, float | None]:
+    rows = list(timings)
+    seconds = math.fsum(row["seconds"] for row in rows)
+    images = sum(row["images"] for row in rows)
+    return {
+        "seconds": seconds if rows else None,
+        "images_per_second": images / seconds if seconds > 0 else None,
+    }
+
+
+def _progress(net: NetworkResult, num_seeds: int) -> str:
+    if not net.seeds:
+        return "unfinished, not evaluated yet."
+    if _has_finished(net):
+        return (
+            f"unfinished, {len(net.seeds)} of {num_seeds} seeds are through; only "
+            "these are shown."
+        )
+    return (
+        f"unfinished, no seed is through; shown is update {net.evaluated_step:,} of "
+        f"{net.updates:,}."
+    )

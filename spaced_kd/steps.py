@@ -1,0 +1,346 @@
+"""The teacher step, the student step, and how they compose into a chunk.
+
+All are pure functions. The teacher is an argument of a student's step and never part of
+what a replay carries from step to step: it is frozen by construction. Gradients are cut
+in one place, `make_student_step`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from spaced_kd import losses, metrics
+from spaced_kd.data.augment import AugmentSpec, fetch
+from spaced_kd.keys import SeedKeys
+from spaced_kd.methods import hard
+from spaced_kd.methods.base import Method
+from spaced_kd.models.base import Model
+from spaced_kd.parallel import BatchAxis
+from spaced_kd.schedule import Member, Replay, Segment
+from spaced_kd.state import NetState, SeedState, keep_subtree
+from spaced_kd.types import Batch, Metrics, ModelOutput, Variables
+
+
+class Network(NamedTuple):
+    """One architecture with its optimiser.
+
+    model: reduces BatchNorm over the axis of its group. schedule: updates -> rate.
+    """
+
+    model: Model
+    tx: optax.GradientTransformation
+    schedule: optax.Schedule
+
+
+class Student(NamedTuple):
+    """A student's network and what its steps need to know about the teacher.
+
+    teacher_bn: "batch" or "running" statistics in the teacher's extra forward pass.
+    online_teacher: "before" or "after" the teacher's update on the same batch.
+    replay: which stream a replay reads, see `Experiment`.
+    """
+
+    network: Network
+    method: Method
+    teacher_bn: str
+    online_teacher: str
+    replay: str
+
+
+class DeviceData(NamedTuple):
+    """The training split on the device. image: [N, H, W, C] uint8; label: [N] int32."""
+
+    image: jax.Array
+    label: jax.Array
+
+
+class Slots(NamedTuple):
+    """Which examples the networks see at one or several steps of the stream.
+
+    step: [...] int32, place in the stream; gives the augmentation key.
+    index: [..., b] int32, rows of `DeviceData`; -1 is padding.
+    """
+
+    step: jax.Array
+    index: jax.Array
+
+
+TeacherStep = Callable[
+    [NetState, Batch, jax.Array], tuple[NetState, ModelOutput, Metrics]
+]
+StudentStep = Callable[
+    [NetState, Batch, jax.Array, ModelOutput | None], tuple[NetState, Metrics]
+]
+TeacherForward = Callable[[Variables, Batch, jax.Array], ModelOutput]
+
+
+def make_teacher_step(network: Network, axis: BatchAxis) -> TeacherStep:
+    """Return teacher_step(state, batch, key) -> (state, outputs, metrics).
+
+    One update on the cross-entropy (paper Eq. 3). The outputs are those of the forward
+    pass that the update came from, that is of the teacher before this update, with
+    the batch's BatchNorm statistics.
+    """
+    method = hard.make_loss(axis)
+    student_step = _make_step(network, method, axis)
+
+    def teacher_step(state, batch, key):
+        return student_step(state, batch, key, None)
+
+    return teacher_step
+
+
+def make_student_step(network: Network, method: Method, axis: BatchAxis) -> StudentStep:
+    """Return student_step(state, batch, key, teacher_outputs) -> (state, metrics).
+
+    One update of the student on the method's loss (paper Eq. 2). Reads the teacher's
+    outputs on the same batch, through which no gradient flows; nothing of the teacher
+    changes.
+    """
+    step = _make_step(network, method, axis)
+
+    def student_step(state, batch, key, teacher_outputs):
+        state, _, measured = step(state, batch, key, lax.stop_gradient(teacher_outputs))
+        return state, measured
+
+    return student_step
+
+
+def make_teacher_forward(model: Model, teacher_bn: str) -> TeacherForward:
+    """Return forward(variables, batch, key) -> outputs of a teacher that stays as it is.
+
+    teacher_bn "batch" normalises with the statistics of this very batch, "running" with
+    the teacher's own averages. Neither moves the averages.
+
+    Deviation: the released replay runs the frozen teacher in train mode and lets the
+    averages move, which changes nothing but its logged teacher accuracy.
+    """
+
+    def forward(variables, batch, key):
+        if teacher_bn == "running":
+            return model.apply(variables, batch.image, train=False)
+        outputs, _ = model.apply(
+            variables,
+            batch.image,
+            train=True,
+            mask=batch.mask,
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
+        )
+        return outputs
+
+    return forward
+
+
+def _make_step(network: Network, method: Method, axis: BatchAxis):
+    def step(state, batch, key, teacher_outputs):
+        def loss_fn(params):
+            variables = {"params": params["net"], "batch_stats": state.batch_stats}
+            outputs, moved = network.model.apply(
+                variables,
+                batch.image,
+                train=True,
+                mask=batch.mask,
+                mutable=["batch_stats"],
+                rngs={"dropout": key},
+            )
+            loss, parts = method.loss(
+                params["method"], outputs, teacher_outputs, batch, state.step
+            )
+            return loss, (outputs, moved.get("batch_stats", {}), parts)
+
+        grads, (outputs, batch_stats, parts) = _gradients(loss_fn, state.params, axis)
+        correct = metrics.is_correct(outputs.logits, batch.label).astype(jnp.float32)
+        measured = parts | {
+            "acc1": 100.0 * losses.batch_mean(correct, batch.mask, axis),
+            "learning_rate": jnp.asarray(network.schedule(state.step), jnp.float32),
+        }
+        updates, opt_state = network.tx.update(grads, state.opt_state, state.params)
+        new = NetState(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+        )
+        if not method.trains_own_params:
+            new = keep_subtree(new, state, "method")
+        return new, outputs, measured
+
+    return step
+
+
+def _gradients(loss_fn, params, axis: BatchAxis):
+    (loss, (outputs, batch_stats, parts)), grads = jax.value_and_grad(
+        loss_fn, has_aux=True
+    )(params)
+    # Each device's gradient of the already reduced loss is D times its share.
+    return axis.mean(grads), (outputs, batch_stats, {"loss": loss} | parts)
+
+
+def lockstep(
+    teacher: Network,
+    students: dict[str, Student],
+    members: tuple[Member, ...],
+    axis: BatchAxis,
+    spec: AugmentSpec,
+):
+    """Return step(states, frozen, data, keys, slots) -> (states, metrics) of one seed.
+
+    One teacher step and one step of every member (paper Alg. 1). `slots` holds the
+    teacher's batch under "teacher", and under a member's name its own where it lags.
+    `frozen` is unused: nothing in lockstep is.
+    """
+    teacher_step = make_teacher_step(teacher, axis)
+    member_steps = {
+        member: _member_step(teacher, students[member.student], member, axis)
+        for member in members
+    }
+
+    def step(states: SeedState, frozen, data, keys: SeedKeys, slots):
+        del frozen
+        batch = _fetch(data, keys.augment, slots["teacher"], axis, spec)
+        old = states["teacher"]
+        new, outputs, measured = teacher_step(old, batch, _noise(keys, 0, old.step))
+        states, out = states | {"teacher": new}, {"teacher": measured}
+        for member in members:
+            name = member.student
+            own = batch
+            if member.lag:
+                own = _fetch(data, keys.augment, slots[name], axis, spec)
+            views = _Views(outputs, old.variables, new.variables)
+            states[name], out[name] = member_steps[member](
+                states[name], own, _noise(keys, 1, states[name].step), views
+            )
+        return states, out
+
+    return step
+
+
+def replay(
+    teacher: Network,
+    students: dict[str, Student],
+    name: str,
+    axis: BatchAxis,
+    spec: AugmentSpec,
+):
+    """Return step(states, frozen, data, keys, slots) -> (states, metrics) of one seed.
+
+    One step of the student against the frozen teacher (paper Eq. 5). `states` holds the
+    student alone; `frozen` holds the teacher's variables.
+    """
+    student = students[name]
+    forward = make_teacher_forward(teacher.model, student.teacher_bn)
+    student_step = make_student_step(student.network, student.method, axis)
+
+    def step(states: SeedState, frozen: Variables, data, keys: SeedKeys, slots):
+        same = student.replay == "exact"
+        augment_key = keys.augment if same else keys.replay_augment
+        batch = _fetch(data, augment_key, slots["teacher"], axis, spec)
+        state = states[name]
+        key = _noise(keys, 1, state.step)
+        outputs = None
+        if student.method.needs_teacher:
+            outputs = forward(frozen, batch, key)
+        state, measured = student_step(state, batch, key, outputs)
+        return {name: state}, {name: measured}
+
+    return step
+
+
+def compose(step: Callable, how: str) -> Callable:
+    """Return chunk(states, frozen, data, keys, slots): steps in sequence, seeds abreast.
+
+    Args:
+      step: what `lockstep` or `replay` returns.
+      how: "scan" rolls the leading axis of `slots` into one `lax.scan`; "loop" expects
+        slots of a single step, for a caller that loops (to debug).
+
+    In `chunk`, states, frozen, keys and slots are tuples with one entry a seed, all
+    updated in the same body; metrics come back stacked over the steps.
+    """
+
+    def chunk(states, frozen, data, keys, slots):
+        def body(carry, at):
+            pairs = [
+                step(*seed, data, key, slot)
+                for *seed, key, slot in zip(carry, frozen, keys, at, strict=True)
+            ]
+            return tuple(p[0] for p in pairs), tuple(p[1] for p in pairs)
+
+        if how == "scan":
+            return lax.scan(body, states, slots)
+        states, measured = body(states, jax.tree.map(lambda x: x[0], slots))
+        return states, jax.tree.map(lambda x: x[None], measured)
+
+    return chunk
+
+
+class _Views(NamedTuple):
+    outputs: ModelOutput
+    before: Variables
+    after: Variables
+
+
+def _member_step(
+    teacher: Network, student: Student, member: Member, axis: BatchAxis
+) -> Callable[[NetState, Batch, jax.Array, _Views], tuple[NetState, Metrics]]:
+    method = hard.make_loss(axis) if member.hard_only else student.method
+    student_step = make_student_step(student.network, method, axis)
+    forward = make_teacher_forward(teacher.model, student.teacher_bn)
+
+    def step(state, batch, key, views):
+        if not method.needs_teacher:
+            outputs = None
+        elif student.online_teacher == "after":
+            outputs = forward(views.after, batch, key)
+        elif member.lag:
+            outputs = forward(views.before, batch, key)
+        else:
+            # Paper Alg. 1 as released: the teacher's own training pass, before its
+            # update; costs nothing.
+            outputs = views.outputs
+        return student_step(state, batch, key, outputs)
+
+    return step
+
+
+def _fetch(data: DeviceData, key, slot: Slots, axis: BatchAxis, spec) -> Batch:
+    position = axis.positions(slot.index.shape[0])
+    step_key = jax.random.fold_in(key, slot.step)
+    return fetch(data.image, data.label, slot.index, position, step_key, spec)
+
+
+def _noise(keys: SeedKeys, role: int, step: jax.Array) -> jax.Array:
+    return jax.random.fold_in(jax.random.fold_in(keys.noise, role), step)
+
+
+def passes_per_step(
+    segment: Segment, students: Mapping[str, Student]
+) -> dict[str, tuple[int, int]]:
+    """Return network -> (forward, backward) passes that one step spends for it.
+
+    A forward pass of the teacher that is made for a student's sake counts as the
+    student's. Online students before the update need none: they share the teacher's
+    training pass.
+    """
+    if isinstance(segment, Replay):
+        taught = students[segment.student].method.needs_teacher
+        return {segment.student: (1 + taught, 1)}
+    passes = {"teacher": (1, 1)}
+    for member in segment.members:
+        student = students[member.student]
+        taught = student.method.needs_teacher and not member.hard_only
+        own_pass = member.lag > 0 or student.online_teacher == "after"
+        passes[member.student] = (1 + (taught and own_pass), 1)
+    return passes
+
+
+def slots_axes(slots: Any) -> Any:
+    """Return for `parallel.data_parallel` which axis of `slots` the devices share."""
+    return jax.tree.map(
+        lambda s: Slots(None, 1), slots, is_leaf=lambda s: isinstance(s, Slots)
+    )

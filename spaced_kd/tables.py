@@ -1,0 +1,59 @@
+"""A table of texts, shown as plain text, Markdown or HTML; knows nothing of results."""
+
+import html
+from typing import NamedTuple
+
+
+class Table(NamedTuple):
+    """Titles, rows and the notes below them.
+
+    titles: one a column, of one or two lines.
+    """
+
+    titles: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """Return aligned columns for a terminal."""
+        upper, lower = zip(*(_two_lines(title) for title in self.titles), strict=True)
+        lines = [upper, lower, *self.rows]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        lines.insert(2, tuple("-" * width for width in widths))
+        padded = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+        return "\n".join([*padded, "", *self.notes])
+
+    def markdown(self) -> str:
+        """Return a Markdown table and its notes as a list."""
+        titles, *rows = (map(_markdown, row) for row in (self.titles, *self.rows))
+        lines = [titles, ("---",) * len(self.titles), *rows]
+        table = ["| " + " | ".join(line) + " |" for line in lines]
+        return "\n".join([*table, "", *(f"- {_markdown(n)}" for n in self.notes), ""])
+
+    def html(self) -> str:
+        """Return an HTML table and its notes as paragraphs; every text is escaped."""
+        head = "".join(f"<th>{_html(title)}</th>" for title in self.titles)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{_html(cell)}</td>" for cell in row) + "</tr>"
+            for row in self.rows
+        )
+        notes = "".join(f"<p>{_html(note)}</p>" for note in self.notes)
+        return (
+            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
+        )
+
+
+def _two_lines(title: str) -> tuple[str, str]:
+    upper, _, lower = title.partition("\n")
+    return upper, lower
+
+
+def _html(text: str) -> str:
+    return html.escape(text).replace("\n", "<br>")
+
+
+def _markdown(text: str) -> str:
+    escaped = html.escape(text, quote=False).replace("\n", " ")
+    for character in "\\|`*_[]":
+        escaped = escaped.replace(character, "\\" + character)
+    return escaped

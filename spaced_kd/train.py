@@ -1,0 +1,225 @@
+"""The host loop: advance tick by tick, evaluate, record, save, and resume exactly."""
+
+import dataclasses
+import logging
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from spaced_kd import (
+    backend,
+    data,
+    evaluate,
+    experiment,
+    ledger,
+    progress,
+    report,
+    results,
+    schedule,
+    workdir,
+)
+from spaced_kd import config as config_lib
+from spaced_kd.best import BestKeeper
+from spaced_kd.checkpoint import CheckpointLine
+from spaced_kd.engine import Engine
+from spaced_kd.errors import CheckpointError, Interrupted
+from spaced_kd.experiment import Experiment
+from spaced_kd.interrupt import StopRequest
+from spaced_kd.recorder import Offsets, Recorder
+from spaced_kd.results import Results
+from spaced_kd.schedule import Evaluate, Replay, Segment, Tick
+from spaced_kd.state import SeedState
+from spaced_kd.types import Metrics
+
+_log = logging.getLogger("spaced_kd")
+
+
+def run(
+    config: ml_collections.ConfigDict | config_lib.Config, workdir_path: str | Path
+) -> Results:
+    """Train one teacher and its students in a workdir, or continue what is there.
+
+    The same call again resumes; on the same machine and device count the end is bitwise
+    that of an uninterrupted run. A finished run is only reported.
+
+    Args:
+      config: from `base_config()` with overrides, or already resolved.
+      workdir_path: where everything is written; made if missing.
+
+    Returns:
+      The results, also in `results.json`, `report.html` and `figures/`.
+
+    Raises:
+      SpacedKDError: one of its kinds, with a one-line message (spaced_kd.errors).
+    """
+    backend.configure()
+    if isinstance(config, ml_collections.ConfigDict):
+        config = config_lib.from_config_dict(config)
+    path = Path(workdir_path).expanduser().resolve()
+    with workdir.lock(path):
+        dataset = data.load(config.data)
+        parts = experiment.build(config, dataset)
+        workdir.claim(path, config, dataset.fingerprint)
+        workdir.write_env(path)
+        workdir.write_json(path / "plan.json", ledger.describe_plan(parts))
+        Loop(parts, path).finish()
+        found = results.save(path)
+        report.build(path)
+    return found
+
+
+class Loop:
+    """Where a run stands: the states, the tick, and what has been recorded."""
+
+    def __init__(self, parts: Experiment, path: Path):
+        """Start anew, or from the newest checkpoint that verifies."""
+        config = parts.config
+        self._parts, self._path = parts, path
+        self._engine = Engine(parts)
+        self._line = CheckpointLine(path / "checkpoints", config.checkpoint.keep)
+        self._saved_at = time.monotonic()
+        self._teacher_logits: dict[int, tuple[int, jax.Array]] = {}
+        self._labels = jnp.asarray(parts.dataset.test.label)
+        saved = self._line.latest()
+        offsets = Offsets()
+        if saved is None:
+            self._tick = 0
+        else:
+            self._tick = saved.tick
+            offsets = Offsets(**saved.info["offsets"])
+        self._saved = saved
+        self._recorder = Recorder(
+            path,
+            offsets,
+            [config.seed + k for k in range(config.num_seeds)],
+            parts.clock.steps_per_epoch,
+        )
+        self._best = BestKeeper(path / "best", config, self._recorder.rows)
+
+    def finish(self) -> None:
+        """Run the ticks that are left.
+
+        Raises:
+          Interrupted: a signal asked to stop; the state is saved.
+        """
+        ticks = self._parts.ticks
+        if self._tick == len(ticks):
+            _log.info("the run in %s is complete", self._path)
+            return
+        states = self._states()
+        counts = _updates_after(self._parts, self._tick)
+        costs = ledger.tick_costs(self._parts)
+        done = sum(costs[: self._tick])
+        mode = self._parts.config.progress
+        bar = progress.make_progress(mode, sum(costs))
+        hint = (
+            f"run the same command to continue from the last checkpoint in {self._path}"
+        )
+        try:
+            with StopRequest() as stop:
+                stop.resume_hint = hint
+                for place in range(self._tick, len(ticks)):
+                    tick = ticks[place]
+                    if isinstance(tick, Evaluate):
+                        self._evaluate(place, tick.network, states, counts)
+                    else:
+                        states = self._advance(place, tick, states, counts)
+                    done += costs[place]
+                    bar.update(
+                        done,
+                        phase=_label(tick),
+                        images=ledger.tick_images(self._parts, tick),
+                    )
+                    self._tick = place + 1
+                    if stop.requested or self._is_due() or self._tick == len(ticks):
+                        if stop.requested:
+                            stop.acknowledge()
+                        self._save(states)
+                    if stop.requested and self._tick < len(ticks):
+                        raise Interrupted(
+                            f"stopped by {stop.signal} at tick {self._tick} of "
+                            f"{len(ticks)}; the state is saved: {hint}."
+                        )
+        finally:
+            bar.close()
+            self._recorder.close()
+
+    def _states(self) -> list[SeedState]:
+        if self._saved is None:
+            return experiment.init_states(self._parts)
+        _log.info(
+            "continuing from tick %d of %d", self._saved.tick, len(self._parts.ticks)
+        )
+        if self._saved.tick > len(self._parts.ticks):
+            raise CheckpointError(
+                f"{self._saved.path} is at tick {self._saved.tick}, but this plan has "
+                f"{len(self._parts.ticks)}; it belongs to another run: choose another "
+                "--workdir."
+            )
+        template = experiment.state_template(self._parts)
+        return self._line.restore(self._saved, template)
+
+    def _advance(
+        self,
+        place: int,
+        segment: Segment,
+        states: list[SeedState],
+        counts: dict[str, int],
+    ) -> list[SeedState]:
+        states, measured = self._engine.advance(states, segment)
+        for name in schedule.moved_by(segment):
+            counts[name] += segment.stop - segment.start
+        images = ledger.tick_images(self._parts, segment)
+        self._recorder.train(place, segment, counts, measured, images)
+        return states
+
+    def _evaluate(
+        self, place: int, network: str, states: list[SeedState], counts: dict[str, int]
+    ) -> None:
+        measured: list[Metrics] = []
+        for seed, state in enumerate(states):
+            logits = self._engine.predict(seed, network, state[network])
+            if network == "teacher":
+                self._teacher_logits[seed] = (counts["teacher"], logits)
+                measured.append(evaluate.measure(logits, self._labels, None))
+            else:
+                teacher = self._teacher(seed, state, counts["teacher"])
+                measured.append(evaluate.measure(logits, self._labels, teacher))
+        self._recorder.evaluation(place, network, counts, measured)
+        self._best.offer(
+            network, states, [m["acc1"] for m in measured], counts[network]
+        )
+
+    def _teacher(self, seed: int, state: SeedState, step: int) -> jax.Array:
+        # The teacher stands still during replays: its logits are computed once.
+        if self._teacher_logits.get(seed, (-1,))[0] != step:
+            logits = self._engine.predict(seed, "teacher", state["teacher"])
+            self._teacher_logits[seed] = (step, logits)
+        return self._teacher_logits[seed][1]
+
+    def _is_due(self) -> bool:
+        every = self._parts.config.checkpoint.every_seconds
+        return time.monotonic() - self._saved_at >= every
+
+    def _save(self, states: list[SeedState]) -> None:
+        offsets = self._recorder.flush()
+        self._best.write()
+        self._line.save(self._tick, states, {"offsets": dataclasses.asdict(offsets)})
+        self._saved_at = time.monotonic()
+
+
+def _updates_after(parts: Experiment, tick: int) -> dict[str, int]:
+    trained = (t for t in parts.ticks[:tick] if not isinstance(t, Evaluate))
+    return dict.fromkeys(parts.updates, 0) | schedule.updates(trained)
+
+
+def _label(tick: Tick) -> str:
+    match tick:
+        case Replay():
+            return f"replay {tick.student}"
+        case Evaluate():
+            return f"evaluate {tick.network}"
+    return "teacher and lockstep" if tick.members else "teacher"

@@ -1,0 +1,22 @@
+"""Four CPU devices for every test, and the flags of a real run."""
+
+import os
+import pathlib
+
+import jax
+import pytest
+
+from spaced_kd import backend
+
+backend.configure()
+jax.config.update("jax_num_cpu_devices", 4)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> pathlib.Path:
+    """Folder with real data sets, or a skip that says why."""
+    beside = pathlib.Path(__file__).parents[2] / "shared" / "data"
+    folder = pathlib.Path(os.environ.get("SPACED_KD_TEST_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"needs the shared data: no folder {folder}; set SPACED_KD_TEST_DATA")
+    return folder
