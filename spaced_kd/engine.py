@@ -1,5 +1,6 @@
 """Runs ticks: compiled programs, made once each, and the data on the devices."""
 
+import collections
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from spaced_kd.evaluate import make_predict
 from spaced_kd.experiment import Experiment
 from spaced_kd.models import make_model
 from spaced_kd.parallel import SeedGroup, data_parallel
-from spaced_kd.schedule import Lockstep, Replay, Segment
+from spaced_kd.schedule import Evaluate, Lockstep, Replay, Segment
 from spaced_kd.state import NetState, SeedState
 from spaced_kd.steps import DeviceData, Slots
 
@@ -34,6 +35,7 @@ class Engine:
         axes = {group.axis for group in experiment.groups}
         self._networks = {axis: experiment.networks(axis) for axis in axes}
         self._programs: dict[Any, Any] = {}
+        self._whole = _usual_lengths(experiment)
         self._data: dict[tuple[jax.Device, ...], _GroupData] = {}
 
     def advance(
@@ -86,11 +88,11 @@ class Engine:
         return self._programs[cache_key](state.variables, images)
 
     def _run(self, group: SeedGroup, carry, frozen, segment: Segment):
-        # Two programs for a kind of segment, whatever its length: a whole chunk, and a
-        # single step for what is left.
-        config, length = self._experiment.config, segment.stop - segment.start
-        whole = config.compose == "scan" and length == config.chunk_steps
-        size = length if whole else 1
+        # Two programs for a kind of segment, whatever its length: its usual one, and a
+        # single step for the rest.
+        length = segment.stop - segment.start
+        scan = self._experiment.config.compose == "scan"
+        size = length if scan and length == self._whole[_kind(segment)] else 1
         keys = tuple(self._experiment.streams[seed].keys for seed in group.seeds)
         data = self._group_data(group).train
         rows = []
@@ -105,8 +107,7 @@ class Engine:
         return carry, jax.tree.map(lambda *parts: jnp.concatenate(parts), *rows)
 
     def _program(self, group: SeedGroup, segment: Segment, slots):
-        lockstep = isinstance(segment, Lockstep)
-        what = segment.members if lockstep else segment.student
+        lockstep, what = isinstance(segment, Lockstep), _kind(segment)
         size = segment.stop - segment.start
         cache_key = (len(group.seeds), group.devices, what, size)
         if cache_key not in self._programs:
@@ -149,3 +150,18 @@ class Engine:
                 group.put(dataset.test.image),
             )
         return self._data[group.devices]
+
+
+def _kind(segment: Segment) -> Any:
+    """What the programs of a segment depend on, apart from its length."""
+    return segment.student if isinstance(segment, Replay) else segment.members
+
+
+def _usual_lengths(experiment: Experiment) -> dict[Any, int]:
+    """Return for each kind of tick the length that covers most of its steps."""
+    covered: dict[Any, collections.Counter[int]] = {}
+    for tick in experiment.ticks:
+        if not isinstance(tick, Evaluate):
+            length = tick.stop - tick.start
+            covered.setdefault(_kind(tick), collections.Counter())[length] += length
+    return {kind: lengths.most_common(1)[0][0] for kind, lengths in covered.items()}

@@ -123,8 +123,9 @@ def build(config: Config, dataset: Dataset) -> Experiment:
 def init_states(experiment: Experiment) -> list[SeedState]:
     """Return every repetition's networks before the first update, on their devices."""
     networks = experiment.networks(BatchAxis())
+    init = jax.jit(lambda keys: _init_seed(experiment, networks, keys))
     return [
-        experiment.group_of(seed).put(_init_seed(experiment, networks, streams.keys))
+        experiment.group_of(seed).put(init(streams.keys))
         for seed, streams in enumerate(experiment.streams)
     ]
 

@@ -1,5 +1,6 @@
 """Four CPU devices for every test, and the flags of a real run."""
 
+import functools
 import os
 import pathlib
 
@@ -7,6 +8,7 @@ import jax
 import pytest
 
 from spaced_kd import backend
+from spaced_kd.models import MODELS, small_cnn
 
 backend.configure()
 jax.config.update("jax_num_cpu_devices", 4)
@@ -20,3 +22,10 @@ def shared_data() -> pathlib.Path:
     if not folder.is_dir():
         pytest.skip(f"needs the shared data: no folder {folder}; set SPACED_KD_TEST_DATA")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def tiny_cnn(monkeypatch):
+    """A network with convolution and BatchNorm that compiles in a moment."""
+    network = functools.partial(small_cnn.SmallCNN, channels=(4, 4))
+    monkeypatch.setitem(MODELS, "tiny_cnn", network)

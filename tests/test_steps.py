@@ -1,0 +1,341 @@
+"""Equivalences of the compiled chunks, through the engine that runs them."""
+
+import functools
+import hashlib
+import json
+
+import chex
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+import tiny
+
+from spaced_kd import data, experiment, schedule, steps
+from spaced_kd.config import student
+from spaced_kd.engine import Engine
+from spaced_kd.methods import make_method
+from spaced_kd.models import make_model
+from spaced_kd.parallel import BatchAxis
+from spaced_kd.schedule import Evaluate, Lockstep, Member, Replay
+from spaced_kd.state import init_state
+from spaced_kd.types import Batch, ModelOutput
+
+
+def _prepare(config):
+    parts = experiment.build(config, data.load(config.data))
+    return parts, Engine(parts), experiment.init_states(parts)
+
+
+@functools.cache
+def _train_json(text):
+    config = tiny.from_config_dict(ml_collections.ConfigDict(json.loads(text)))
+    parts, engine, states = _prepare(config)
+    for tick in parts.ticks:
+        if not isinstance(tick, Evaluate):
+            states, _ = engine.advance(states, tick)
+    return jax.device_get(states)
+
+
+def _train(students=None, **fields):
+    """Return the final states; the same run is trained once for all tests."""
+    config = tiny.config_dict(students, **fields)
+    return _train_json(json.dumps(config.to_dict(), sort_keys=True))
+
+
+def _host(tree):
+    return jax.tree.map(np.array, tree)
+
+
+@pytest.mark.parametrize("teacher_bn", ["batch", "running"])
+def test_a_replay_leaves_the_teacher_bitwise_as_it_was(teacher_bn):
+    """Frozen means everything: weights, BatchNorm averages, momentum."""
+    students = {"s": student(plan="spaced", teacher_bn=teacher_bn)}
+    config = tiny.config(students, teacher__model="tiny_cnn", student__model="tiny_cnn")
+    _, engine, states = _prepare(config)
+    states, _ = engine.advance(states, Lockstep(0, 2, ()))
+    before = _host(states)
+    after, _ = engine.advance(states, Replay("s", 0, 2, 2))
+    chex.assert_trees_all_equal(_host(after[0]["teacher"]), before[0]["teacher"])
+    assert int(after[0]["s"].step) == 2
+    moved = jax.tree.map(
+        lambda a, b: not np.array_equal(a, b), _host(after[0]["s"]), before[0]["s"]
+    )
+    assert all(jax.tree.leaves(moved.params))
+
+
+def test_no_gradient_reaches_the_teacher():
+    """Without the stop, the student's loss would pull on the teacher's outputs."""
+    config = tiny.config().students["online"]
+    network = steps.Network(make_model("mlp", 10), *_sgd(config.optim))
+    method = make_method(config, BatchAxis())
+    image = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
+    outputs, variables = network.model.init_with_output(
+        jax.random.key(1), image, train=False
+    )
+    width = outputs.features.shape[-1]
+    state = init_state(
+        variables, method.init(jax.random.key(2), width, width), network.tx
+    )
+    step = steps.make_student_step(network, method, BatchAxis())
+    batch = Batch(image, jnp.arange(4))
+
+    def loss_of(teacher_outputs):
+        return step(state, batch, jax.random.key(3), teacher_outputs)[1]["loss"]
+
+    teacher = ModelOutput(outputs.logits + 1.0, outputs.features * 2.0)
+    grads = jax.grad(loss_of)(teacher)
+    chex.assert_trees_all_equal(grads, jax.tree.map(jnp.zeros_like, teacher))
+    # The control: the loss does depend on the teacher.
+    other = ModelOutput(outputs.logits * 3.0, outputs.features)
+    assert loss_of(other) != loss_of(teacher)
+
+
+def _sgd(optim):
+    from spaced_kd.optim import learning_rate_schedule, make_optimizer
+
+    rate = learning_rate_schedule(optim, 10, 100)
+    return make_optimizer(optim, rate), rate
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """Every batch that a compiled step fetches: list of (place in the stream, hash)."""
+    log = []
+    real = steps._fetch
+
+    def note(step, image, label):
+        pixels = np.asarray(image).tobytes() + np.asarray(label).tobytes()
+        log.append((int(step), hashlib.sha256(pixels).hexdigest()))
+
+    def fetch(data, key, slot, axis, spec):
+        batch = real(data, key, slot, axis, spec)
+        jax.debug.callback(note, slot.step, batch.image, batch.label, ordered=True)
+        return batch
+
+    monkeypatch.setattr(steps, "_fetch", fetch)
+    return log
+
+
+@pytest.mark.parametrize("replay", ["exact", "reaugment", "reshuffle"])
+def test_replayed_pixels(seen, replay):
+    """exact repeats the very pixels, in order, once; the other two must not."""
+    students = {"s": student(plan="spaced", space_interval_epochs=0.5, replay=replay)}
+    config = tiny.config(students, num_epochs=2, **tiny.AUGMENT)
+    parts, engine, states = _prepare(config)
+    taught, learned = [], []
+    for tick in parts.ticks:
+        if isinstance(tick, Evaluate):
+            continue
+        seen.clear()
+        states, _ = engine.advance(states, tick)
+        jax.block_until_ready(states)
+        jax.effects_barrier()
+        (taught if isinstance(tick, Lockstep) else learned).extend(seen)
+    total = parts.updates["s"]
+    assert total == 12
+    assert [place for place, _ in learned] == list(range(total))
+    if replay == "exact":
+        assert learned == taught[:total]
+        assert len({digest for _, digest in learned}) == total
+    else:
+        assert not {d for _, d in learned} & {d for _, d in taught}
+
+
+def test_a_reaugmented_replay_shows_the_same_examples():
+    """reaugment and reshuffle differ in the order of the images alone."""
+    students = {
+        "again": student(plan="spaced", replay="reaugment"),
+        "fresh": student(plan="spaced", replay="reshuffle"),
+    }
+    parts, engine, _ = _prepare(tiny.config(students))
+    group = parts.groups[0]
+    rows = lambda name: engine._slots(group, 0, Replay(name, 0, 3, 3))["teacher"].index
+    np.testing.assert_array_equal(rows("again"), parts.streams[0].teacher.indices(0, 3))
+    assert not np.array_equal(rows("fresh"), rows("again"))
+
+
+@pytest.mark.parametrize("model", ["mlp", "tiny_cnn"])
+def test_scan_equals_loop(model):
+    """Rolling the steps into lax.scan must not change what they compute."""
+    fields = {"teacher__model": model, "student__model": model, "num_epochs": 2}
+    scanned = _train(**fields)
+    looped = _train(compose="loop", **fields)
+    chex.assert_trees_all_close(scanned, looped, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("chunk_steps", [1, 3, 7])
+def test_the_chunk_length_changes_no_bit(chunk_steps):
+    """A resumed run may be cut elsewhere; the numbers must not notice."""
+    whole = _train(chunk_steps=4)
+    other = _train(chunk_steps=chunk_steps)
+    chex.assert_trees_all_equal(whole, other)
+
+
+def test_the_teacher_is_bitwise_the_same_for_every_interval():
+    """Comparisons are paired: no student may touch the teacher's trajectory."""
+    runs = [
+        _train({"s": student(plan="spaced", space_interval_epochs=epochs)})
+        for epochs in (0.2, 0.5, 1.5)
+    ]
+    teachers = [run[0]["teacher"] for run in runs]
+    chex.assert_trees_all_equal(*teachers)
+    students = [run[0]["s"].params for run in runs]
+    assert not np.array_equal(
+        jax.tree.leaves(students[0])[0], jax.tree.leaves(students[1])[0]
+    )
+
+
+@pytest.mark.parametrize("batch_size", [16, 20])
+def test_an_interval_of_one_step_is_online_with_the_updated_teacher(batch_size):
+    """Alg. 1's order: teacher update first. The released online order differs.
+
+    16 leaves a padded last batch in each epoch of 100 examples, 20 does not.
+    """
+    spaced = {"s": student(plan="spaced", space_interval_epochs=0.201)}
+    fields = {
+        "data__batch_size": batch_size,
+        "data__eval_batch_size": 20,
+        "teacher__model": "tiny_cnn",
+        "student__model": "tiny_cnn",
+        "num_epochs": 1,
+    }
+    spaced_run = _train(spaced, **fields)
+    same = _train({"s": student(plan="online", online_teacher="after")}, **fields)
+    released = _train({"s": student(plan="online", online_teacher="before")}, **fields)
+    close = {"rtol": 1e-3, "atol": 1e-5}
+    chex.assert_trees_all_close(spaced_run[0]["s"], same[0]["s"], **close)
+    with pytest.raises(AssertionError):
+        chex.assert_trees_all_close(spaced_run[0]["s"], released[0]["s"], **close)
+
+
+@pytest.mark.parametrize("plan", ["online", "spaced", "constant_ahead"])
+def test_four_devices_equal_one(plan):
+    """Synchronised BatchNorm, psum before the square root, keys by global position."""
+    students = {"s": student(plan=plan, space_interval_epochs=0.3)}
+    fields = {
+        "teacher__model": "tiny_cnn",
+        "student__model": "tiny_cnn",
+        "num_epochs": 1,
+    } | tiny.AUGMENT
+    one = _train(students, **fields)
+    four = _train(students, num_devices=4, **fields)
+    chex.assert_trees_all_close(one, four, rtol=2e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize("layout", ["unrolled", "devices"])
+def test_seed_layouts_agree(layout):
+    """How repetitions share the machine is a matter of speed alone."""
+    fields = {"num_seeds": 2, "num_epochs": 1}
+    one_by_one = _train(seed_layout="sequential", **fields)
+    other = _train(seed_layout=layout, num_devices=2 * (layout == "devices"), **fields)
+    chex.assert_trees_all_close(one_by_one, other, rtol=1e-4, atol=1e-6)
+    weights = [jax.tree.leaves(run["teacher"].params)[0] for run in one_by_one]
+    assert not np.array_equal(*weights)
+
+
+def test_a_repetition_is_the_run_of_its_own_seed():
+    """Seed 1 of two repetitions equals a run that starts at seed 1."""
+    both = _train(num_seeds=2, num_epochs=1)
+    alone = _train(seed=1, num_epochs=1)
+    chex.assert_trees_all_equal(both[1], alone[0])
+
+
+def test_arms_start_from_the_same_student_and_the_teacher_from_another():
+    """Different arms with different initial weights would not be paired."""
+    _, _, states = _prepare(tiny.config(compat="recommended"))
+    seed = states[0]
+    chex.assert_trees_all_equal(seed["online"].params, seed["spaced"].params)
+    teacher, own = (
+        jax.tree.leaves(seed[n].params["net"]) for n in ("teacher", "online")
+    )
+    assert not any(np.array_equal(a, b) for a, b in zip(teacher, own, strict=True))
+    _, _, states = _prepare(tiny.config(compat="paper"))
+    chex.assert_trees_all_equal(
+        states[0]["teacher"].params["net"], states[0]["online"].params["net"]
+    )
+
+
+def test_outside_a_window_without_teaching_the_adaptor_does_not_move():
+    """A zero gradient would still decay it and let its momentum run out."""
+    students = {
+        "s": student(
+            plan="critical_period",
+            space_interval_epochs=0.2,
+            window_stop_epochs=1.0,
+            outside="hard_only",
+        )
+    }
+    _, engine, states = _prepare(tiny.config(students))
+    states, _ = engine.advance(states, Lockstep(0, 2, ()))
+    states, _ = engine.advance(states, Replay("s", 0, 2, 2))
+    before = _host(states[0]["s"])
+    states, _ = engine.advance(states, Lockstep(2, 4, (Member("s", hard_only=True),)))
+    after = _host(states[0]["s"])
+    method = lambda s: (s.params["method"], s.opt_state[1].trace["method"])
+    chex.assert_trees_all_equal(method(before), method(after))
+    assert any(np.any(x) for x in jax.tree.leaves(before.opt_state[1].trace["method"]))
+    net = lambda s: jax.tree.leaves(s.params["net"])
+    assert not any(
+        np.array_equal(a, b) for a, b in zip(net(before), net(after), strict=True)
+    )
+
+
+def test_two_programs_a_kind_of_tick_whatever_the_interval(monkeypatch):
+    """Compiling again for every remainder would cost minutes with a large network."""
+    config = tiny.config(num_epochs=3)
+    parts, engine, states = _prepare(config)
+    traces = []
+    real = steps.compose
+
+    def counted(step, how):
+        chunk = real(step, how)
+
+        def traced(*args):
+            traces.append(step)
+            return chunk(*args)
+
+        return traced
+
+    monkeypatch.setattr(steps, "compose", counted)
+    lengths = set()
+    for tick in parts.ticks:
+        if not isinstance(tick, Evaluate):
+            lengths.add(tick.stop - tick.start)
+            states, _ = engine.advance(states, tick)
+    assert lengths == {1, 2, 3}
+    assert len(traces) == 4
+
+
+def test_compute_of_one_step():
+    """6 forward-equivalents online, 7 in a replay, and what lagging costs."""
+    students = {
+        "none": student(plan="none"),
+        "before": student(plan="online", online_teacher="before"),
+        "after": student(plan="online", online_teacher="after"),
+        "ahead": student(plan="constant_ahead"),
+        "spaced": student(plan="spaced"),
+    }
+    parts = experiment.build(tiny.config(students), data.load(tiny.config().data))
+    built = parts.networks(BatchAxis()).students
+    members = (Member("none"), Member("before"), Member("after"), Member("ahead", 2))
+    assert steps.passes_per_step(Lockstep(0, 1, members), built) == {
+        "teacher": (1, 1),
+        "none": (1, 1),
+        "before": (1, 1),
+        "after": (2, 1),
+        "ahead": (2, 1),
+    }
+    assert steps.passes_per_step(Replay("spaced", 0, 1, 1), built) == {"spaced": (2, 1)}
+
+
+def test_schedule_counts_equal_the_states_own(tmp_path):
+    """Logs and learning rates use the plan's counts; the states count for themselves."""
+    parts, engine, states = _prepare(tiny.config())
+    for tick in parts.ticks:
+        if not isinstance(tick, Evaluate):
+            states, _ = engine.advance(states, tick)
+    assert {n: int(s.step) for n, s in states[0].items()} == schedule.updates(
+        parts.plan
+    )
