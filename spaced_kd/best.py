@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from spaced_kd.checkpoint import CheckpointLine, is_better
 from spaced_kd.config import Config
-from spaced_kd.recorder import prefix
+from spaced_kd.results import metric_prefix
 from spaced_kd.state import SeedState
 from spaced_kd.types import Variables
 from spaced_kd.writers import Row
@@ -24,7 +24,7 @@ class BestKeeper:
         self._held: dict[tuple[int, str], tuple[int, float, Variables]] = {}
         for row in rows:
             name = row["network"]
-            self._take((row["seed"], name), row[f"eval/{prefix(name)}/acc1"])
+            self._take((row["seed"], name), row[f"eval/{metric_prefix(name)}acc1"])
 
     def offer(
         self, network: str, states: list[SeedState], acc1: list[jax.Array], step: int

@@ -1,6 +1,7 @@
 """`python -m spaced_kd.main --config=configs/x.py --workdir=runs/x`: flags, one call."""
 
 import logging
+import re
 import sys
 from collections.abc import Sequence
 
@@ -62,6 +63,9 @@ def _parse(argv: Sequence[str]):
     try:
         rest = values(list(argv))
         config = values.config
+        # A file that cannot be loaded shows only when its content is first read.
+        if config is not None:
+            config.is_locked  # noqa: B018
     except SpacedKDError:
         raise
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
@@ -76,10 +80,9 @@ def _parse(argv: Sequence[str]):
 
 
 def _one_line(error: BaseException) -> str:
-    # absl wraps a config file's own error; the cause says more.
-    cause = error.__cause__ or error.__context__ or error
-    text = " ".join(str(error).split()) or " ".join(str(cause).split())
-    return text.rstrip(".")
+    # The message of a failing config file is a whole traceback; its last line says it.
+    last = [line for line in str(error).splitlines() if line.strip()][-1].strip()
+    return re.sub(r"^[\w.]*(Error|Exception): ", "", last).rstrip(".")
 
 
 if __name__ == "__main__":

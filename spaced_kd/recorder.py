@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from spaced_kd import schedule
 from spaced_kd.engine import ChunkMetrics
 from spaced_kd.errors import NonFiniteError
+from spaced_kd.results import metric_prefix
 from spaced_kd.schedule import Lockstep, Segment
 from spaced_kd.types import Metrics
 from spaced_kd.writers import MetricLog, Row, TensorBoard, read_rows
@@ -32,11 +34,6 @@ class _Pending:
     counts: dict[str, int]
     measured: list[ChunkMetrics] | list[dict[str, Metrics]]
     images: int
-
-
-def prefix(network: str) -> str:
-    """Return how a network's metric keys begin."""
-    return "teacher" if network == "teacher" else f"student/{network}"
 
 
 class Recorder:
@@ -130,7 +127,8 @@ class Recorder:
         rows = [
             self._row(old, seed, network, values)
             for seed, networks in zip(self._seeds, fetched, strict=True)
-            for network, values in networks.items()
+            # The teacher first: what goes wrong there shows in every student.
+            for network, values in sorted(networks.items(), key=_teacher_first)
         ]
         for row in rows:
             clean = self._log.append(row)
@@ -150,7 +148,7 @@ class Recorder:
 
     def _row(self, tick: _Pending, seed: int, network: str, values: dict) -> Row:
         step = tick.counts[network]
-        start = f"{'eval/' if tick.phase == 'eval' else ''}{prefix(network)}"
+        start = f"{'eval/' if tick.phase == 'eval' else ''}{metric_prefix(network)}"
         row = {
             "tick": tick.tick,
             "seed": seed,
@@ -164,8 +162,12 @@ class Recorder:
             series = np.asarray(value, np.float64)
             if not np.isfinite(series).all():
                 raise NonFiniteError(_non_finite(tick, seed, network, name, series))
-            row[f"{start}/{name}"] = float(series.mean())
+            row[f"{start}{name}"] = float(series.mean())
         return row
+
+
+def _teacher_first(entry: tuple[str, Any]) -> tuple[bool, str]:
+    return entry[0] != "teacher", entry[0]
 
 
 def _non_finite(
@@ -178,7 +180,7 @@ def _non_finite(
     value = np.atleast_1d(series)[bad]
     what = "NaN" if math.isnan(value) else "infinite"
     return (
-        f"{prefix(network)}/{name} became {what} at update {step} (seed {seed}, tick "
+        f"{metric_prefix(network)}{name} became {what} at update {step} (seed {seed}, tick "
         f"{tick.tick}, {tick.phase}); the last checkpoint is kept; lower its "
         "learning_rate or check the data, and train in a new workdir."
     )

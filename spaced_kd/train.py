@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import sys
 import time
 from pathlib import Path
 
@@ -66,7 +67,8 @@ def run(
         workdir.write_env(path)
         workdir.write_json(path / "plan.json", ledger.describe_plan(parts))
         Loop(parts, path).finish()
-        found = results.save(path)
+        found = results.load(path)
+        found.save(path)
         report.build(path)
     return found
 
@@ -123,6 +125,8 @@ class Loop:
                 stop.resume_hint = hint
                 for place in range(self._tick, len(ticks)):
                     tick = ticks[place]
+                    # For tests, which stop or kill a run at a chosen place.
+                    sys.audit("spaced_kd.tick", _label(tick), place)
                     if isinstance(tick, Evaluate):
                         self._evaluate(place, tick.network, states, counts)
                     else:

@@ -20,7 +20,9 @@ def shared_data() -> pathlib.Path:
     beside = pathlib.Path(__file__).parents[2] / "shared" / "data"
     folder = pathlib.Path(os.environ.get("SPACED_KD_TEST_DATA", beside))
     if not folder.is_dir():
-        pytest.skip(f"needs the shared data: no folder {folder}; set SPACED_KD_TEST_DATA")
+        pytest.skip(
+            f"needs the shared data: no folder {folder}; set SPACED_KD_TEST_DATA"
+        )
     return folder
 
 

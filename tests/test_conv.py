@@ -27,7 +27,9 @@ def test_canonical_gradients_equal_the_stock_ones(kernel_size, stride, size):
             images, kernel
         )
 
-    chex.assert_trees_all_close(grads(conv.canonical), grads(conv.stock), rtol=1e-4, atol=1e-4)
+    chex.assert_trees_all_close(
+        grads(conv.canonical), grads(conv.stock), rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -39,7 +41,9 @@ def test_forward_equals_a_convolution_by_hand(stride):
     expected = sum(
         padded[:, i : i + 6, j : j + 6] @ w[i, j] for i in range(3) for j in range(3)
     )[:, ::stride, ::stride]
-    got = conv.convolve(jnp.asarray(x, jnp.float32), jnp.asarray(w, jnp.float32), stride)
+    got = conv.convolve(
+        jnp.asarray(x, jnp.float32), jnp.asarray(w, jnp.float32), stride
+    )
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -53,7 +57,9 @@ def test_hessian_vector_products_work_and_agree():
         loss = lambda w: jnp.tanh(form(images, w, 2)).sum()
         return jax.jvp(jax.grad(loss), (kernel,), (vector,))[1]
 
-    chex.assert_trees_all_close(hvp(conv.canonical), hvp(conv.stock), rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(
+        hvp(conv.canonical), hvp(conv.stock), rtol=1e-4, atol=1e-5
+    )
 
 
 class _Net(nn.Module):

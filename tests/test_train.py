@@ -1,0 +1,283 @@
+"""The loop: exact resume from every tick, nothing forgotten, logs without gaps."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import shutil
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+import spaced_kd
+from spaced_kd import data, experiment, results, train
+from spaced_kd.checkpoint import CheckpointLine
+from spaced_kd.config import student
+from spaced_kd.engine import Engine
+from spaced_kd.errors import CheckpointError, ConfigError, NonFiniteError
+from spaced_kd.schedule import Evaluate, Replay
+from spaced_kd.writers import read_rows
+
+STUDENTS = {
+    "online": student(plan="online"),
+    "spaced": student(plan="spaced", space_interval_epochs=1.5, remainder="flush"),
+}
+MODELS = {"teacher__model": "tiny_cnn", "student__model": "tiny_cnn"}
+
+
+def _manifest(checkpoint: pathlib.Path) -> dict:
+    return json.loads((checkpoint / "manifest.json").read_text())["body"]
+
+
+def _digests(checkpoint: pathlib.Path) -> dict[str, str]:
+    leaves = _manifest(checkpoint)["leaves"]
+    return {name: leaf["sha256"] for name, leaf in leaves.items()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run that kept a checkpoint of every tick."""
+    from spaced_kd.models import MODELS as table
+    from spaced_kd.models.small_cnn import SmallCNN
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(table, "tiny_cnn", functools.partial(SmallCNN, channels=(4, 4)))
+        config = tiny.config(
+            STUDENTS, num_epochs=2, num_seeds=2, checkpoint__keep=1000, **MODELS
+        )
+        path = tmp_path_factory.mktemp("whole")
+        found = spaced_kd.run(config, path)
+        parts = experiment.build(config, data.load(config.data))
+        yield SimpleNamespace(
+            path=path, config=config, parts=parts, engine=Engine(parts), results=found
+        )
+
+
+@pytest.fixture
+def resume_one(whole, tmp_path, monkeypatch):
+    """Return a function: continue from the checkpoint of `tick` for one tick."""
+    monkeypatch.setattr(train, "Engine", lambda parts: whole.engine)
+
+    def resume(tick):
+        path = tmp_path / f"from_{tick}"
+        (path / "checkpoints").mkdir(parents=True)
+        for log in ("metrics.jsonl", "timings.jsonl"):
+            shutil.copy(whole.path / log, path / log)
+        name = f"{tick:08d}"
+        shutil.copytree(whole.path / "checkpoints" / name, path / "checkpoints" / name)
+        parts = dataclasses.replace(whole.parts, ticks=whole.parts.ticks[: tick + 1])
+        train.Loop(parts, path).finish()
+        state = _digests(path / "checkpoints" / f"{tick + 1:08d}")
+        return state, (path / "metrics.jsonl").read_bytes()
+
+    return resume
+
+
+def _expected(whole, tick):
+    checkpoint = whole.path / "checkpoints" / f"{tick:08d}"
+    length = _manifest(checkpoint)["info"]["offsets"]["metrics"]
+    log = (whole.path / "metrics.jsonl").read_bytes()
+    return _digests(checkpoint), log[:length]
+
+
+def test_resuming_from_every_tick_is_bitwise_exact(whole, resume_one):
+    """Equal state and log one tick later, from every tick, implies an equal end."""
+    ticks = len(whole.parts.ticks)
+    assert ticks > 10
+    kinds = {type(tick) for tick in whole.parts.ticks}
+    assert {Evaluate, Replay} < kinds
+    for tick in range(1, ticks):
+        assert resume_one(tick) == _expected(whole, tick + 1), f"tick {tick}"
+
+
+STATE_ITEMS = [
+    (network, item)
+    for network in ("teacher", "online", "spaced")
+    for item in ("step", "params", "batch_stats", "opt_state")
+]
+
+
+@pytest.mark.parametrize(("network", "item"), STATE_ITEMS)
+def test_a_forgotten_state_item_is_noticed(
+    whole, resume_one, monkeypatch, network, item
+):
+    """The control of the test above: each dropped item must make it fail."""
+    real = CheckpointLine.restore
+
+    def forgetful(self, checkpoint, template):
+        states = real(self, checkpoint, template)
+        fresh = experiment.init_states(whole.parts)
+        for state, start in zip(states, fresh, strict=True):
+            value = getattr(start[network], item)
+            state[network] = state[network].replace(**{item: value})
+        return states
+
+    monkeypatch.setattr(CheckpointLine, "restore", forgetful)
+    tick = next(
+        place
+        for place, tick in enumerate(whole.parts.ticks)
+        if place > 8 and isinstance(tick, Replay)
+    )
+    assert resume_one(tick) != _expected(whole, tick + 1)
+
+
+@pytest.mark.parametrize("forgotten", ["tick", "offsets"])
+def test_a_forgotten_position_is_noticed(whole, resume_one, monkeypatch, forgotten):
+    """The tick and the logs' lengths are state too."""
+    real = CheckpointLine.latest
+
+    def forgetful(self):
+        saved = real(self)
+        if saved is None or "offsets" not in saved.info:
+            return saved
+        if forgotten == "tick":
+            return dataclasses.replace(saved, tick=saved.tick - 1)
+        return dataclasses.replace(saved, info={"offsets": {}})
+
+    monkeypatch.setattr(CheckpointLine, "latest", forgetful)
+    try:
+        outcome = resume_one(9)
+    except CheckpointError:
+        return
+    assert outcome != _expected(whole, 10)
+
+
+def test_the_log_has_every_row_once(whole):
+    """One row for each network that a tick moved or measured, for each seed."""
+    rows = read_rows(whole.path / "metrics.jsonl")
+    keys = [(r["tick"], r["seed"], r["network"]) for r in rows]
+    expected = []
+    for place, tick in enumerate(whole.parts.ticks):
+        moved = (
+            (tick.network,)
+            if isinstance(tick, Evaluate)
+            else (tick.student,)
+            if isinstance(tick, Replay)
+            else ("teacher", *(m.student for m in tick.members))
+        )
+        expected += [(place, seed, name) for seed in (0, 1) for name in moved]
+    assert sorted(keys) == sorted(expected)
+    assert len(set(keys)) == len(keys)
+
+
+def test_training_learns_something(tmp_path):
+    """Networks that never learn would pass every equivalence above."""
+    config = tiny.config(STUDENTS, num_epochs=8, checkpoint__every_seconds=1e9)
+    found = spaced_kd.run(config, tmp_path).to_dict()
+    for network in (found["teacher"], *found["students"].values()):
+        assert network["acc1_last"]["mean"] > 60  # 10 % is chance
+
+
+def test_the_best_parameters_are_kept_apart_and_reproduce_their_accuracy(whole):
+    """'best' must be the parameters that scored best, not the last or a torn copy."""
+    for seed in (0, 1):
+        for network in ("teacher", "online", "spaced"):
+            line = CheckpointLine(
+                whole.path / "best" / f"seed_{seed}" / network, keep=1
+            )
+            saved = line.latest()
+            assert saved is not None
+            column = "teacher" if network == "teacher" else f"student/{network}"
+            curve = [
+                row[f"eval/{column}/acc1"]
+                for row in read_rows(whole.path / "metrics.jsonl")
+                if row["phase"] == "eval"
+                and (row["network"], row["seed"]) == (network, seed)
+            ]
+            assert saved.info["acc1"] == max(curve)
+            template = experiment.state_template(whole.parts)[seed][network]
+            variables = line.restore(saved, template.variables)
+            state = experiment.init_states(whole.parts)[seed][network]
+            state = state.replace(
+                params=state.params | {"net": variables["params"]},
+                batch_stats=variables["batch_stats"],
+            )
+            logits = whole.engine.predict(seed, network, state)
+            right = np.mean(np.argmax(logits, -1) == whole.parts.dataset.test.label)
+            np.testing.assert_allclose(100 * right, max(curve), atol=1e-4)
+
+
+def test_a_finished_run_is_only_reported(whole, monkeypatch):
+    """A second start must not train, nor change a byte of the results."""
+    monkeypatch.setattr(train.Loop, "_advance", None)
+    before = (whole.path / "results.json").read_bytes()
+    again = spaced_kd.run(whole.config, whole.path)
+    assert again.table() == whole.results.table()
+    assert (whole.path / "results.json").read_bytes() == before
+
+
+def test_results_count_updates_and_passes(whole):
+    """The ledger in results.json, against the arithmetic of the plan."""
+    found = results.load(whole.path).to_dict()
+    assert found["complete"]
+    total = whole.parts.clock.total_steps
+    online, spaced = found["students"]["online"], found["students"]["spaced"]
+    assert (online["updates"], spaced["updates"]) == (total, total)
+    assert (online["forward_passes"], online["backward_passes"]) == (total, total)
+    assert (spaced["forward_passes"], spaced["backward_passes"]) == (2 * total, total)
+    assert spaced["space_interval_steps"] == 10
+
+
+def test_a_changed_config_is_refused_with_both_values(whole):
+    """Half a run at one learning rate and half at another is nobody's result."""
+    config = dataclasses.replace(whole.config, num_epochs=3)
+    with pytest.raises(CheckpointError, match="num_epochs: 2 -> 3") as error:
+        spaced_kd.run(config, whole.path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
+    """NaN must never reach a checkpoint or a table."""
+    config = tiny.config(teacher__optim__learning_rate=1e20)
+    with pytest.raises(NonFiniteError, match=r"teacher/.*update \d+ \(seed 0") as error:
+        spaced_kd.run(config, tmp_path)
+    assert "\n" not in str(error.value)
+    for path in (tmp_path / "checkpoints").glob("0*"):
+        line = CheckpointLine(tmp_path / "checkpoints", keep=2)
+        parts = experiment.build(config, data.load(config.data))
+        saved = line.latest()
+        assert saved is not None
+        assert path.exists()
+        states = line.restore(saved, experiment.state_template(parts))
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(states))
+    rows = read_rows(tmp_path / "metrics.jsonl")
+    assert all(
+        np.isfinite(v) for row in rows for v in row.values() if not isinstance(v, str)
+    )
+
+
+def test_damaged_checkpoints_are_refused_and_left_alone(tmp_path):
+    """A silent start from scratch would overwrite what could still be saved."""
+    config = tiny.config(num_epochs=1)
+    spaced_kd.run(config, tmp_path)
+    for file in (tmp_path / "checkpoints").rglob("*"):
+        if file.is_file() and file.name != "manifest.json":
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(CheckpointError):
+        spaced_kd.run(config, tmp_path)
+    assert (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"num_devices": 9}, "config.num_devices=9"),
+        ({"num_devices": 3}, "config.data.batch_size=16 is not divisible by 3"),
+        ({"teacher__model": "resnet19"}, "did you mean 'resnet18'"),
+        (
+            {"data__batch_size": 200, "data__last_batch": "drop"},
+            "100 training examples",
+        ),
+        ({"student__soft_loss": "kll"}, "did you mean 'kl'"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_is_written(tmp_path, fields, words):
+    """One line, and no workdir that a corrected command would then be refused for."""
+    with pytest.raises(ConfigError) as error:
+        spaced_kd.run(tiny.config(**fields), tmp_path)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "config.json").exists()
