@@ -2,15 +2,15 @@
 
     python benchmarks/composition.py
 
-Prints, for two networks, the time of a teacher-and-student step in four arrangements, as
-ratios to the first, all measured in turns in one process: medians of the ratios over the
-rounds, with their range. One seed: scan against loop. Four seeds: unrolled against
-sequential. Start-up is compilation plus the first chunk. Takes about ten minutes on 2 cores.
+Prints, for two networks, the time of a teacher-and-student step in four arrangements,
+as ratios to the first, all measured in turns in one process: medians of the ratios over
+the rounds, with their range. One seed: scan against loop. Four seeds: unrolled against
+sequential. Start-up is compilation plus the first chunk. Takes about ten minutes on 2
+cores.
 """
 
 import platform
 import statistics
-import sys
 import time
 
 import jax
@@ -64,10 +64,11 @@ def compare(title: str, arrangements: dict[str, Arrangement]) -> None:
     first = next(iter(times))
     for name, values in times.items():
         ratios = [a / b for a, b in zip(values, times[first], strict=True)]
+        median, low, high = statistics.median(ratios), min(ratios), max(ratios)
         print(
-            f"| {title} | {name} | {1000 * statistics.median(values):.2f} | "
-            f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f}) | "
-            f"{arrangements[name].startup_seconds:.1f} |",
+            f"| {title} | {name} | {1000 * statistics.median(values):.2f} "
+            f"| {median:.2f} ({low:.2f}-{high:.2f}) "
+            f"| {arrangements[name].startup_seconds:.1f} |",
             flush=True,
         )
 
@@ -76,11 +77,12 @@ def main() -> None:
     """Measure and print a Markdown table."""
     backend.configure()
     jax.config.update("jax_enable_compilation_cache", False)
+    device = f"{jax.device_count()} {jax.default_backend()} device(s)"
+    versions = f"jax {jax.__version__}, Python {platform.python_version()}"
+    print(f"{platform.machine()}, {device}, {versions}, {ROUNDS} rounds\n")
     print(
-        f"{platform.machine()}, {jax.device_count()} {jax.default_backend()} device(s), "
-        f"jax {jax.__version__}, Python {sys.version.split()[0]}, {ROUNDS} rounds\n"
+        "| network | arrangement | ms a step and seed | ratio (range) | start-up, s |"
     )
-    print("| network | arrangement | ms a step and seed | ratio (range) | start-up, s |")
     print("|---|---|---|---|---|")
     for model, shape in (("small_cnn", "digits"), ("resnet8", "cifar100")):
         title = f"{model}, {shape}, batch 32"

@@ -1,10 +1,11 @@
 """A small version of the headline run for a laptop: ResNet-8 on a tenth of CIFAR-100.
 
-    python -m spaced_kd.main --config=configs/cifar100_cpu.py --workdir=runs/cifar100_cpu
+    python -m spaced_kd.main --config=configs/cifar100_cpu.py
+    --workdir=runs/cifar100_cpu
 
-5,000 training images (50 a class), 2,000 test images, 15 epochs, 3 seeds. Hardware: 2 CPU
-cores. It shows the machinery on real images; so short a run says little about the method.
-Variants: `:smoke` (a few steps).
+5,000 training images (50 a class), 2,000 test images, 15 epochs, 3 seeds. Hardware: 2
+CPU cores. It shows the machinery on real images; so short a run says little about the
+method. Variants: `:smoke` (a few steps).
 """
 
 from spaced_kd.config import base_config, student

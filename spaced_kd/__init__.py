@@ -1,4 +1,4 @@
-"""Spaced Knowledge Distillation in JAX: the teacher trains ahead, the student replays."""
+"""Spaced Knowledge Distillation in JAX: the teacher goes ahead, the student replays."""
 
 __version__ = "0.1.0"
 

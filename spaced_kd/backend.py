@@ -1,4 +1,4 @@
-"""Settings that JAX reads once, when its backend starts: flags and the compile cache."""
+"""Settings that JAX reads once, when it starts: flags and the compile cache."""
 
 import logging
 import os
@@ -33,7 +33,7 @@ def configure() -> None:
 
 
 def _compile_cache() -> None:
-    if jax.config.jax_compilation_cache_dir is None:
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
         cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
         folder = Path(cache).expanduser() / "spaced_kd" / "xla"
         jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -53,7 +53,7 @@ class DataConfig:
     name: str = option("cifar100", "data set, a key of spaced_kd.data.DATASETS")
     dir: str = option(
         "",
-        "folder that holds prepared data; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets",
+        "folder with prepared data; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets",
         operational=True,
     )
     num_train_examples: int = option(
@@ -68,7 +68,7 @@ class DataConfig:
     )
     last_batch: str = option(
         "keep",
-        "the incomplete last batch of an epoch: keep (padded and masked, as released) or drop",
+        "an epoch's incomplete last batch: keep (padded, masked; as released) or drop",
         choices=("keep", "drop"),
     )
     crop_padding: int = option(
@@ -124,8 +124,8 @@ class StudentConfig:
     )
     space_interval_epochs: float = option(
         1.5,
-        "space interval in epochs (the paper's s, the released interval_rate); used by "
-        "the plans spaced, critical_period and constant_ahead",
+        "space interval in epochs (the paper's s, the released interval_rate); for the "
+        "plans spaced, critical_period and constant_ahead",
         low=0.0,
     )
     remainder: str = option(
@@ -148,8 +148,8 @@ class StudentConfig:
     )
     online_teacher: str = option(
         AUTO,
-        "which teacher a lockstep student sees: before or after the teacher's update on "
-        "that batch",
+        "which teacher a lockstep student sees: before or after the teacher's update "
+        "on that batch",
         choices=(AUTO, "before", "after"),
     )
     init: str = option(
@@ -170,8 +170,8 @@ class StudentConfig:
     )
     ahead: str = option(
         "delayed",
-        "plan constant_ahead: delayed (the student sees the teacher's batches, late) or "
-        "late_start (it sees the current batch, but starts late)",
+        "plan constant_ahead: delayed (the student sees the teacher's batches, late) "
+        "or late_start (it sees the current batch, but starts late)",
         choices=("delayed", "late_start"),
     )
     method: str = option("kd", "distillation loss, a key of spaced_kd.methods.METHODS")
@@ -224,8 +224,8 @@ class Config:
     num_seeds: int = option(3, "paired repetitions", low=1)
     seed_layout: str = option(
         AUTO,
-        "how repetitions share the machine: sequential, unrolled (one program), devices "
-        "(one per device), or auto (docs/performance.md)",
+        "how repetitions share the machine: sequential, unrolled (one program), "
+        "devices (one per device), or auto (docs/performance.md)",
         choices=(AUTO, "sequential", "unrolled", "devices"),
     )
     num_epochs: int = option(
@@ -324,13 +324,9 @@ def student(**overrides: Any) -> ml_collections.ConfigDict:
       ConfigError: a field that students do not have.
     """
     fields = _to_config_dict(StudentConfig, open_fields=True)
-    for name, value in overrides.items():
-        if name not in fields:
-            registry.lookup(fields, name, "student field")
-        if isinstance(value, dict):
-            fields[name].update(value)
-        else:
-            fields[name] = value
+    for name in overrides:
+        registry.lookup(dict.fromkeys(fields), name, "student field")
+    fields.update(overrides)
     return fields
 
 
@@ -355,8 +351,8 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
         path = f"config.students.{name}"
         if not name.isidentifier() or len(name) > 48:
             raise ConfigError(
-                f"{path}: a student's name must be letters, digits and '_', at most 48, "
-                "because files and metrics carry it."
+                f"{path}: a student's name must be letters, digits and '_', at most "
+                "48, because files and metrics carry it."
             )
         if name == "teacher":
             raise ConfigError(
@@ -469,7 +465,7 @@ def _check(value, field: dataclasses.Field, dotted: str):
         raise ConfigError(f"{dotted}={value!r} is not finite; give a finite number.")
     meta = field.metadata
     if meta["choices"] is not None and value not in meta["choices"]:
-        registry.lookup(dict.fromkeys(meta["choices"]), value, dotted)
+        registry.lookup(dict.fromkeys(meta["choices"]), str(value), dotted)
     low, above, high = meta["low"], meta["above"], meta["high"]
     if low is not None and value < low:
         raise ConfigError(f"{dotted}={value!r} is too small; give at least {low}.")

@@ -16,6 +16,7 @@ from spaced_kd.parallel import SeedGroup, data_parallel
 from spaced_kd.schedule import Evaluate, Lockstep, Replay, Segment
 from spaced_kd.state import NetState, SeedState
 from spaced_kd.steps import DeviceData, Slots
+from spaced_kd.types import Device
 
 ChunkMetrics = dict[str, dict[str, jax.Array]]
 """Network -> metric -> [steps], on the device."""
@@ -36,7 +37,7 @@ class Engine:
         self._networks = {axis: experiment.networks(axis) for axis in axes}
         self._programs: dict[Any, Any] = {}
         self._whole = _usual_lengths(experiment)
-        self._data: dict[tuple[jax.Device, ...], _GroupData] = {}
+        self._data: dict[tuple[Device, ...], _GroupData] = {}
 
     def advance(
         self, states: Sequence[SeedState], segment: Segment

@@ -1,6 +1,7 @@
 """Exact evaluation: every example of the test split counted once, in eval mode."""
 
 from collections.abc import Callable
+from typing import cast
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ from spaced_kd import metrics
 from spaced_kd.data.augment import normalize
 from spaced_kd.models.base import Model
 from spaced_kd.parallel import BatchAxis, SeedGroup, data_parallel
-from spaced_kd.types import Metrics, Variables
+from spaced_kd.types import Metrics, ModelOutput, Variables
 
 Predict = Callable[[Variables, jax.Array], jax.Array]
 
@@ -45,7 +46,8 @@ def make_predict(
     def logits_of(variables, images, index):
         def body(carry, rows):
             image = normalize(images[rows], mean, std)
-            return carry, model.apply(variables, image, train=False).logits
+            outputs = model.apply(variables, image, train=False)
+            return carry, cast(ModelOutput, outputs).logits
 
         return lax.scan(body, None, index)[1]
 

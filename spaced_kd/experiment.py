@@ -1,4 +1,4 @@
-"""From a config and a data set to a run's parts: plan, streams, networks, first state."""
+"""From a config and a data set to a run's parts: plan, streams, networks, state."""
 
 import dataclasses
 
@@ -47,7 +47,8 @@ class Experiment:
 
     groups: which repetitions run together, and where. streams: by repetition.
     plan: uncut segments. ticks: the plan cut up, with evaluations; an index into it is
-    the run's position. updates: network -> updates in the whole run. spec: augmentation.
+    the run's position. updates: network -> updates in the whole run. spec:
+    augmentation.
     """
 
     config: Config

@@ -16,7 +16,7 @@ def tick_costs(parts: Experiment) -> list[float]:
 
 
 def tick_images(parts: Experiment, tick: Tick) -> int:
-    """Return how many training images a tick feeds, once for each network it updates."""
+    """Return how many training images a tick feeds, once a network that it updates."""
     if isinstance(tick, Evaluate):
         return 0
     networks = len(schedule.moved_by(tick)) * parts.config.num_seeds

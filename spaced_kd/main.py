@@ -1,4 +1,4 @@
-"""`python -m spaced_kd.main --config=configs/x.py --workdir=runs/x`: flags, one call."""
+"""`python -m spaced_kd.main --config=... --workdir=...`: flags, then one call."""
 
 import logging
 import re

@@ -1,4 +1,4 @@
-"""From config to an optax transformation; the learning rate is a function of the step."""
+"""From config to an optax transformation; the rate is a function of the step."""
 
 from collections.abc import Callable
 
@@ -14,8 +14,8 @@ def learning_rate_schedule(
     """Return updates completed -> learning rate, on the network's own clock.
 
     Deviation: the released schedulers are created but never stepped; its runs, and the
-    paper's, are at a constant rate. The own clock (and not the teacher's) keeps the rate
-    a student sees independent of how far the teacher has run ahead.
+    paper's, are at a constant rate. The own clock (and not the teacher's) keeps the
+    rate a student sees independent of how far the teacher has run ahead.
     """
     warmup_steps = round(config.warmup_epochs * steps_per_epoch)
     if config.schedule == "cosine":

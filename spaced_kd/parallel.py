@@ -1,11 +1,11 @@
 """The only file that knows how devices share work: pmap, the axis name, placement.
 
-A batch is split over `devices`; the state is replicated without a leading device axis, so
-it looks the same for any number of devices. Rule for everything that runs under the
+A batch is split over `devices`; the state is replicated without a leading device axis,
+so it looks the same for any number of devices. Rule for everything that runs under the
 axis: losses, BatchNorm sums and metrics are reduced by `BatchAxis.sum`, so that each
 device holds the value of the whole batch, and gradients are averaged once, in
-`steps.apply_gradients`. The gradient of such a reduced loss is then exact: `psum` is its
-own transpose, which makes each device's gradient D times its share.
+`steps.apply_gradients`. The gradient of such a reduced loss is then exact: `psum` is
+its own transpose, which makes each device's gradient D times its share.
 """
 
 import dataclasses
@@ -18,13 +18,14 @@ import numpy as np
 from jax import lax
 
 from spaced_kd.errors import ConfigError
+from spaced_kd.types import Device
 
 BATCH_AXIS = "batch"
 
 
 @dataclasses.dataclass(frozen=True)
 class BatchAxis:
-    """How values are reduced over the devices that share a batch; name None: one device."""
+    """How to reduce over the devices that share a batch; name None: one device."""
 
     name: str | None = None
 
@@ -37,7 +38,7 @@ class BatchAxis:
         return tree if self.name is None else lax.pmean(tree, self.name)
 
     def positions(self, per_device: int) -> jax.Array:
-        """Return [per_device] int32: the places of this device's examples in the batch."""
+        """Return [per_device] int32, places of this device's examples in the batch."""
         own = jnp.arange(per_device, dtype=jnp.int32)
         if self.name is None:
             return own
@@ -49,7 +50,7 @@ class SeedGroup:
     """Repetitions that one compiled program advances together, and where it runs."""
 
     seeds: tuple[int, ...]
-    devices: tuple[jax.Device, ...]
+    devices: tuple[Device, ...]
 
     @property
     def axis(self) -> BatchAxis:
@@ -75,9 +76,7 @@ class SeedGroup:
         return array.reshape(array.shape[0], len(self.devices), -1)
 
 
-def choose_devices(
-    num_devices: int, batch_sizes: dict[str, int]
-) -> tuple[jax.Device, ...]:
+def choose_devices(num_devices: int, batch_sizes: dict[str, int]) -> tuple[Device, ...]:
     """Return the local devices that share every batch.
 
     Args:
@@ -106,7 +105,7 @@ def choose_devices(
 
 
 def seed_groups(
-    layout: str, num_seeds: int, devices: Sequence[jax.Device]
+    layout: str, num_seeds: int, devices: Sequence[Device]
 ) -> tuple[SeedGroup, ...]:
     """Lay repetitions out over devices.
 
@@ -128,7 +127,7 @@ def seed_groups(
 
 def data_parallel(
     fn: Callable,
-    devices: Sequence[jax.Device],
+    devices: Sequence[Device],
     *,
     in_axes: tuple[int | None, ...],
     out_axes: Any = None,

@@ -86,7 +86,7 @@ class Recorder:
         measured: list[ChunkMetrics],
         images: int,
     ) -> None:
-        """Take a training tick's metrics, [steps] each; `counts` are updates after it."""
+        """Take a training tick's metrics, [steps] each, and the updates after it."""
         phase = "lockstep" if isinstance(segment, Lockstep) else "replay"
         moved = {name: counts[name] for name in schedule.moved_by(segment)}
         moved["teacher"] = counts["teacher"]
@@ -180,7 +180,7 @@ def _non_finite(
     value = np.atleast_1d(series)[bad]
     what = "NaN" if math.isnan(value) else "infinite"
     return (
-        f"{metric_prefix(network)}{name} became {what} at update {step} (seed {seed}, tick "
-        f"{tick.tick}, {tick.phase}); the last checkpoint is kept; lower its "
+        f"{metric_prefix(network)}{name} became {what} at update {step} (seed {seed}, "
+        f"tick {tick.tick}, {tick.phase}); the last checkpoint is kept; lower its "
         "learning_rate or check the data, and train in a new workdir."
     )

@@ -102,20 +102,21 @@ class Results:
         return write_whole(path, text)
 
     def cells(self) -> Table:
-        """Return the table's texts."""
+        """Return the table's texts; differences only where there is a reference."""
         titles = (
             "network",
             "plan",
             "interval\nepochs / steps",
             "updates",
-            "passes\nforward / backward",
+            "passes\nfwd / bwd",
             "acc1 last\n%",
             f"acc1 mean of\nlast {LAST}, %",
             "acc1 best on test,\noptimistic, %",
-            f"acc1 last minus\n{self.reference or 'reference'}, points",
+            f"acc1 last minus\n{self.reference}, points",
         )
-        rows = tuple(self._row(name, net) for name, net in self.networks.items())
-        return Table(titles, rows, tuple(self._notes()))
+        columns = len(titles) - (self.reference is None)
+        rows = (self._row(name, net)[:columns] for name, net in self.networks.items())
+        return Table(titles[:columns], tuple(rows), tuple(self._notes()))
 
     def table(self) -> str:
         """Return a plain-text table with aligned columns."""
@@ -157,22 +158,22 @@ class Results:
 
     def _notes(self) -> Iterable[str]:
         if not self.complete:
-            yield "UNFINISHED: this run has not come to its end; nothing here is final."
-        for name, net in self.networks.items():
-            if not net.complete:
-                yield f"* {name}: {_progress(net, self.num_seeds)}"
+            yield "UNFINISHED: the run has not come to its end; see the rows marked *."
+            yield from _unfinished(self.networks, self.num_seeds)
         if any(self._off_budget(net) for net in self.networks.values()):
             yield (
                 "† updates differ from the reference's by more than 1 %: not a "
                 "comparison at equal training."
             )
-        seeds = max(len(net.seeds) for net in self.networks.values())
-        spread = ", mean ± standard deviation over seeds" if seeds > 1 else ", one seed"
-        yield f"acc1: top-1 accuracy on the test set{spread} (n={seeds})."
-        if seeds > 1 and self.reference is not None:
+        least, *_, most = sorted(len(net.seeds) for net in self.networks.values())
+        n = f"n={most}" if least == most else f"n={least} to {most}"
+        spread = ", mean ± standard deviation over seeds" if most > 1 else ""
+        yield f"acc1: top-1 accuracy on the test set{spread} ({n})."
+        if most > 1 and self.reference is not None:
+            interval = "; in brackets: 95 % t interval of their mean" * (most > 2)
             yield (
                 f"Differences to {self.reference} are taken within a seed (same "
-                "teacher, same batches); in brackets: 95 % t interval of their mean."
+                f"teacher, same batches){interval}."
             )
 
 
@@ -193,7 +194,7 @@ def compute(
     evals: dict[str, dict[int, list[Row]]] = {}
     for row in sorted(_evaluations(rows), key=lambda row: row["step"]):
         evals.setdefault(row["network"], {}).setdefault(row["seed"], []).append(row)
-    names = ("teacher", *config["students"])
+    names = network_order(config, plan)
     networks = {
         name: _network(name, config, plan["networks"][name], evals.get(name, {}))
         for name in names
@@ -202,7 +203,7 @@ def compute(
     if reference not in config["students"]:
         reference = None
     students = {
-        name: _against(networks, name, reference) for name in config["students"]
+        name: _against(networks, name, reference) for name in names if name != "teacher"
     }
     return Results(
         complete=all(net.complete for net in networks.values()),
@@ -236,6 +237,14 @@ def read_log(path: Path) -> list[Row]:
 
 def _evaluations(rows: Iterable[Row]) -> Iterable[Row]:
     return (row for row in rows if row["phase"] == "eval")
+
+
+def network_order(config: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
+    """Return the teacher, then the students as the config file gave them.
+
+    `plan.json` keeps that order as a list, because JSON objects are saved sorted.
+    """
+    return list(plan.get("order", ("teacher", *config["students"])))
 
 
 def metric_prefix(network: str) -> str:
@@ -322,15 +331,20 @@ def _timing(timings: Iterable[Row]) -> dict[str, float | None]:
     }
 
 
-def _progress(net: NetworkResult, num_seeds: int) -> str:
-    if not net.seeds:
-        return "unfinished, not evaluated yet."
-    if _has_finished(net):
-        return (
-            f"unfinished, {len(net.seeds)} of {num_seeds} seeds are through; only "
-            "these are shown."
-        )
-    return (
-        f"unfinished, no seed is through; shown is update {net.evaluated_step:,} of "
-        f"{net.updates:,}."
-    )
+def _unfinished(networks: Mapping[str, NetworkResult], num_seeds: int) -> Iterable[str]:
+    partly, latest, absent = [], [], []
+    for name, net in networks.items():
+        if net.complete:
+            continue
+        if not net.seeds:
+            absent.append(name)
+        elif _has_finished(net):
+            partly.append(f"{name} {len(net.seeds)} of {num_seeds}")
+        else:
+            latest.append(f"{name} {net.evaluated_step:,} of {net.updates:,}")
+    if partly:
+        yield f"* only the seeds that are through: {', '.join(partly)}."
+    if latest:
+        yield f"* no seed is through; latest values, at update: {', '.join(latest)}."
+    if absent:
+        yield f"* not evaluated yet: {', '.join(absent)}."

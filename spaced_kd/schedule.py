@@ -75,7 +75,7 @@ class Course(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Clock:
-    """The teacher's time: `total_steps` updates, `steps_per_epoch` a pass over the data."""
+    """The teacher's time: `steps_per_epoch` updates are one pass over the data."""
 
     steps_per_epoch: int
     num_epochs: int
@@ -208,8 +208,8 @@ def make_plan(
 ) -> tuple[Segment, ...]:
     """Return the uncut plan of a run: Lockstep and Replay segments in execution order.
 
-    At a teacher step at which several students replay, they do so one after another; the
-    order does not matter, since no network reads a student.
+    At a teacher step at which several students replay, they do so one after another;
+    the order does not matter, since no network reads a student.
 
     Raises:
       ConfigError: an interval or window that cannot work.
@@ -248,9 +248,9 @@ def cut(
     Every network is evaluated whenever its own update count is a multiple of
     `evaluate_every_steps`, and after its last update.
 
-    Deviation: the released code evaluates both networks after each epoch of the teacher,
-    so that a spaced student is measured twice without having changed (or not at all
-    after an update) and has fewer candidates for "best" than an online one.
+    Deviation: the released code evaluates both networks after each epoch of the
+    teacher, so that a spaced student is measured twice without having changed (or not
+    at all after an update) and has fewer candidates for "best" than an online one.
     """
     plan = tuple(plan)
     totals = updates(plan)

@@ -6,7 +6,7 @@ in one place, `make_student_step`.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -65,8 +65,8 @@ class Slots(NamedTuple):
     index: [..., b] int32, rows of `DeviceData`; -1 is padding.
     """
 
-    step: jax.Array
-    index: jax.Array
+    step: Any
+    index: Any
 
 
 TeacherStep = Callable[
@@ -111,7 +111,7 @@ def make_student_step(network: Network, method: Method, axis: BatchAxis) -> Stud
 
 
 def make_teacher_forward(model: Model, teacher_bn: str) -> TeacherForward:
-    """Return forward(variables, batch, key) -> outputs of a teacher that stays as it is.
+    """Return forward(variables, batch, key) -> outputs of a teacher that stays fixed.
 
     teacher_bn "batch" normalises with the statistics of this very batch, "running" with
     the teacher's own averages. Neither moves the averages.
@@ -122,7 +122,8 @@ def make_teacher_forward(model: Model, teacher_bn: str) -> TeacherForward:
 
     def forward(variables, batch, key):
         if teacher_bn == "running":
-            return model.apply(variables, batch.image, train=False)
+            outputs = model.apply(variables, batch.image, train=False)
+            return cast(ModelOutput, outputs)
         outputs, _ = model.apply(
             variables,
             batch.image,
@@ -252,7 +253,7 @@ def replay(
 
 
 def compose(step: Callable, how: str) -> Callable:
-    """Return chunk(states, frozen, data, keys, slots): steps in sequence, seeds abreast.
+    """Return chunk(states, frozen, data, keys, slots): a row of steps, seeds abreast.
 
     Args:
       step: what `lockstep` or `replay` returns.

@@ -9,6 +9,9 @@ import numpy as np
 Metrics = dict[str, jax.Array]
 """Flat name -> scalar, already reduced over the global batch."""
 
+Device = Any
+"""A `jax.Device`, which type checkers take for a variable."""
+
 Params = Any
 """A pytree of arrays; which one is the model's own business."""
 
@@ -42,7 +45,7 @@ class Batch(NamedTuple):
 
 
 class Split(NamedTuple):
-    """One split of a data set, in memory. image: [N, H, W, C] uint8; label: [N] int32."""
+    """One split, in memory. image: [N, H, W, C] uint8; label: [N] int32."""
 
     image: np.ndarray
     label: np.ndarray

@@ -104,7 +104,7 @@ class MetricLog:
             with self._path.open("r+b") as file:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(max(offset - 1, 0))
-                if size < offset or (offset and file.read(1) != b"\n"):
+                if offset and file.read(1) != b"\n":
                     raise CheckpointError(
                         f"{self._path} has {size} bytes and no row that ends at byte "
                         f"{offset}, where the checkpoint expects one; restore the file "

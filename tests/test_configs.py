@@ -1,4 +1,4 @@
-"""Every config file, every variant: it loads, validates, and its program type-checks."""
+"""Every config file, every variant: it loads, validates, and its steps trace."""
 
 import importlib.util
 import pathlib

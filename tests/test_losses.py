@@ -45,7 +45,7 @@ def test_kl_is_zero_at_equality_and_blind_to_shifts():
 
 
 def test_kl_times_squared_temperature_has_the_high_temperature_limit():
-    """T^2 KL tends to half the squared distance of centred logits over C (Hinton 2015)."""
+    """T^2 KL tends to half the squared distance of centred logits over C."""
     temperature = 200.0
     s, t = (x - x.mean(1, keepdims=True) for x in (STUDENT, TEACHER))
     expected = ((s - t) ** 2).sum(1) / (2 * 5)

@@ -89,7 +89,8 @@ FIELDS = [
 CHILD = textwrap.dedent(
     """
     import os, sys
-    event, place, number, signum = sys.argv.pop(), sys.argv.pop(), *map(int, (sys.argv.pop(), sys.argv.pop()))
+    event, place = sys.argv.pop(), sys.argv.pop()
+    number, signum = int(sys.argv.pop()), int(sys.argv.pop())
     seen = 0
     def hook(name, args):
         global seen

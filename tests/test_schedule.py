@@ -18,7 +18,7 @@ def _replays(plan, name="s"):
 
 
 def _learned(plan, name):
-    """Every batch the student learns, in order, with the teacher's updates behind it."""
+    """Every batch the student learns, in order, with the teacher's updates then."""
     pairs = []
     for seg in plan:
         for t in range(seg.start, seg.stop):

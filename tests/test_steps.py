@@ -331,7 +331,7 @@ def test_compute_of_one_step():
 
 
 def test_schedule_counts_equal_the_states_own(tmp_path):
-    """Logs and learning rates use the plan's counts; the states count for themselves."""
+    """Logs use the plan's counts; learning rates use the states' own."""
     parts, engine, states = _prepare(tiny.config())
     for tick in parts.ticks:
         if not isinstance(tick, Evaluate):

@@ -3,9 +3,11 @@
 loss = (1 - alpha) CE(z_s, y) + alpha soft(z_s, z_t; T) + beta feature(M(f_s), f_t)
 
 M is an MLP of the student's, trained with it, also where the widths agree (released
-online_KD/models/nets.py:130-139). Paper Eq. 2 has no feature term; Section 5.1 gives its
-weight. Which soft loss, and whether it carries T^2, is the config's choice.
+online_KD/models/nets.py:130-139). Paper Eq. 2 has no feature term; Section 5.1 gives
+its weight. Which soft loss, and whether it carries T^2, is the config's choice.
 """
+
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -58,7 +60,9 @@ def make(config: StudentConfig, axis: BatchAxis) -> Method:
         if config.feature_weight:
             adaptor = FeatureAdaptor(teacher.features.shape[-1])
             mapped = adaptor.apply({"params": params}, student.features)
-            feature_loss = feature_fn(mapped, teacher.features, batch.mask, axis)
+            feature_loss = feature_fn(
+                cast(jax.Array, mapped), teacher.features, batch.mask, axis
+            )
             total = total + config.feature_weight * feature_loss
             metrics["feature_loss"] = feature_loss
         return total, metrics

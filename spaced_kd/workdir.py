@@ -1,0 +1,242 @@
+"""The folder of a run: one writer, one configuration, and where it ran.
+
+It owns `.lock`, `config.json` and `env.json`; what else lies there belongs to others.
+"""
+
+import contextlib
+import datetime
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import spaced_kd
+from spaced_kd.config import Config, fingerprint, science, to_dict
+from spaced_kd.errors import CheckpointError, LockedError
+from spaced_kd.writers import read_json, storage_error
+
+_FORMAT = 1
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+@contextlib.contextmanager
+def lock(workdir: Path) -> Iterator[None]:
+    """Be the only writer of `workdir` (made if missing) until the block ends.
+
+    The lock dies with the process, however it dies. It holds among the machines of a
+    network filesystem only where that filesystem supports `flock` between them.
+
+    Raises:
+      LockedError: another process has it; names its pid, host and start time.
+      StorageError: the folder cannot be made or written, or cannot be locked.
+    """
+    path = workdir / ".lock"
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        raise storage_error("write", path, error) from error
+    try:
+        _take(descriptor, workdir)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int, workdir: Path) -> None:
+    path = workdir / ".lock"
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, json.dumps(_process()).encode())
+    except BlockingIOError:
+        # The winner may still be writing its name.
+        time.sleep(0.2)
+        raise LockedError(
+            f"{workdir} is in use by {_holder(path)}; wait for it, stop it, or choose "
+            "another --workdir."
+        ) from None
+    except OSError as error:
+        raise storage_error("lock", path, error) from error
+
+
+def _process() -> dict[str, Any]:
+    now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    return {"host": socket.gethostname(), "pid": os.getpid(), "time": now}
+
+
+def _holder(path: Path) -> str:
+    try:
+        holder = json.loads(path.read_text())
+        return "process {pid} on {host}, started {time}".format_map(holder)
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def claim(workdir: Path, config: Config, data_fingerprint: str) -> bool:
+    """Tie `workdir` to a configuration and its data, or check that it already is.
+
+    Fields that may change within a run (paths, progress, checkpoint cadence) are not
+    compared; `config.json` keeps those of the first start. A folder without
+    `config.json` is taken as it is; nothing in it is deleted.
+
+    Args:
+      workdir: an existing folder.
+      config: the resolved configuration.
+      data_fingerprint: of the data set as used.
+
+    Returns:
+      Whether the folder was claimed before, by the same configuration and data.
+
+    Raises:
+      CheckpointError: by another one; names up to 5 fields with old and new values.
+      StorageError: `config.json` cannot be read or written.
+    """
+    path = workdir / "config.json"
+    fields = science(config)
+    if os.path.lexists(path):
+        _refuse_other(path, fields, data_fingerprint)
+        return True
+    write_json(
+        path,
+        {
+            "config": to_dict(config),
+            "data_fingerprint": data_fingerprint,
+            "fingerprint": fingerprint(config),
+            "format": _FORMAT,
+            "science": fields,
+        },
+    )
+    return False
+
+
+def _refuse_other(path: Path, fields: dict[str, Any], data_fingerprint: str) -> None:
+    stored = read_json(path)
+    old, old_data = stored.get("science"), stored.get("data_fingerprint")
+    if stored.get("format") != _FORMAT or not isinstance(old, dict):
+        raise CheckpointError(
+            f"{path} was not written by this version of spaced_kd (format "
+            f"{stored.get('format')!r}, not {_FORMAT}); choose another --workdir."
+        )
+    new = json.loads(json.dumps(fields))
+    changed = [name for name in sorted(old | new) if not _same(name, old, new)]
+    if changed:
+        shown = "; ".join(
+            f"config.{name}: {_show(name, old)} -> {_show(name, new)}"
+            for name in changed[:5]
+        )
+        more = f" (+ {len(changed) - 5} more)" if len(changed) > 5 else ""
+        raise CheckpointError(
+            f"{path.parent} holds a run of another configuration: {shown}{more}; give "
+            "the old values, or another --workdir."
+        )
+    if old_data != data_fingerprint:
+        raise CheckpointError(
+            f"the data of the run in {path.parent} has changed: data_fingerprint: "
+            f"{old_data} -> {data_fingerprint}; restore the data, or choose another "
+            "--workdir."
+        )
+
+
+def _same(name: str, old: dict, new: dict) -> bool:
+    # 1, 1.0 and True are equal in Python, but not the same setting.
+    return name in old and name in new and repr(old[name]) == repr(new[name])
+
+
+def _show(name: str, fields: dict) -> str:
+    return json.dumps(fields[name]) if name in fields else "absent"
+
+
+def write_env(workdir: Path) -> None:
+    """Write `env.json`: versions, devices and command; add this start to `starts`.
+
+    What has changed since the start before is kept in the new entry's `before`.
+
+    Raises:
+      CheckpointError: the present `env.json` is damaged.
+      StorageError: `env.json` cannot be read or written.
+    """
+    path = workdir / "env.json"
+    old = read_json(path) if path.exists() else {}
+    starts = old.pop("starts", [])
+    env = _environment()
+    before = {name: old[name] for name in old if old[name] != env.get(name)}
+    start = _process() | ({"before": before} if before else {})
+    write_json(path, env | {"starts": [*starts, start]})
+
+
+def _environment() -> dict[str, Any]:
+    devices = jax.devices()
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    versions |= {
+        "python": platform.python_version(),
+        "spaced_kd": spaced_kd.__version__,
+    }
+    return {
+        "command": sys.argv,
+        "devices": {
+            "backend": jax.default_backend(),
+            "count": len(devices),
+            "kind": devices[0].device_kind,
+        },
+        "git": _git(Path(__file__).parent),
+        "platform": platform.platform(),
+        "versions": versions,
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def _git(folder: Path) -> dict[str, Any] | None:
+    """Return commit and dirty flag of the checkout that tracks `folder`, else None."""
+    # An installed package may lie inside somebody's repository, which ignores it.
+    if not _run_git(folder, "ls-files", "."):
+        return None
+    commit = _run_git(folder, "rev-parse", "HEAD")
+    changes = _run_git(folder, "status", "--porcelain")
+    return {"commit": commit or None, "dirty": changes != ""}
+
+
+def _run_git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a file by `value` as JSON, keys sorted; a kill leaves old or new, whole.
+
+    Raises:
+      ValueError: NaN or infinity in `value` (a bug of the caller); nothing is written.
+      StorageError: the file cannot be written.
+    """
+    text = json.dumps(value, allow_nan=False, indent=2, sort_keys=True) + "\n"
+    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            with temp.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temp, path)
+        finally:
+            temp.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise storage_error("write", path, error) from error
