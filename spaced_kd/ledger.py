@@ -73,3 +73,27 @@ def describe_plan(parts: Experiment) -> dict:
         "networks": networks,
         "segments": segments,
     }
+
+
+def summary(parts: Experiment) -> list[str]:
+    """Return what will happen, a line for each network, for the log before the start."""
+    total, seeds = parts.clock.total_steps, parts.config.num_seeds
+    lines = [
+        f"teacher {parts.config.teacher.model}: {total:,} updates in "
+        f"{parts.config.num_epochs} epochs of {parts.clock.steps_per_epoch} steps, "
+        f"{seeds} seed{'s' if seeds > 1 else ''}"
+    ]
+    for name, student in parts.config.students.items():
+        replays = [s for s in parts.plan if isinstance(s, Replay) and s.student == name]
+        left = total - parts.updates[name]
+        line = f"{name} ({student.plan}): {parts.updates[name]:,} updates"
+        if schedule.SCHEDULES[student.plan] in schedule.WITH_INTERVAL:
+            steps_ahead = schedule.interval_steps(name, student, parts.clock)
+            line += f", interval {student.space_interval_epochs:g} epochs = "
+            line += f"{steps_ahead:,} steps"
+        if replays:
+            line += f", {len(replays)} replay{'s' if len(replays) > 1 else ''}"
+        if left:
+            line += f"; {left:,} batches of the teacher's are never learned"
+        lines.append(line)
+    return lines

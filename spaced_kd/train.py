@@ -66,6 +66,8 @@ def run(
         workdir.claim(path, config, dataset.fingerprint)
         workdir.write_env(path)
         workdir.write_json(path / "plan.json", ledger.describe_plan(parts))
+        for line in ledger.summary(parts):
+            _log.info("%s", line)
         Loop(parts, path).finish()
         found = results.load(path)
         found.save(path)

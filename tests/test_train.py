@@ -13,7 +13,7 @@ import pytest
 import tiny
 
 import spaced_kd
-from spaced_kd import data, experiment, results, train
+from spaced_kd import data, experiment, ledger, main, results, train
 from spaced_kd.checkpoint import CheckpointLine
 from spaced_kd.config import student
 from spaced_kd.engine import Engine
@@ -281,3 +281,49 @@ def test_what_cannot_run_is_refused_before_anything_is_written(tmp_path, fields,
     assert words in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "config.json").exists()
+
+
+def test_the_log_says_before_the_start_what_will_be_trained(whole):
+    """An interval that leaves batches unlearned must not come as a surprise."""
+    students = STUDENTS | {"loose": student(plan="spaced", space_interval_epochs=1.6)}
+    parts = experiment.build(
+        tiny.config(students, num_epochs=2), data.load(whole.config.data)
+    )
+    lines = ledger.summary(parts)
+    assert lines[0].startswith("teacher mlp: 14 updates in 2 epochs of 7 steps")
+    assert "online (online): 14 updates" in lines
+    assert (
+        "spaced (spaced): 14 updates, interval 1.5 epochs = 10 steps, 2 replays"
+    ) in lines
+    assert (
+        "loose (spaced): 11 updates, interval 1.6 epochs = 11 steps, 1 replay; "
+        "3 batches of the teacher's are never learned"
+    ) in lines
+
+
+def test_real_cifar100_through_the_command_line(shared_data, tmp_path, capsys):
+    """The whole path on real images: read, train, replay, evaluate, report."""
+    root = pathlib.Path(__file__).parents[1]
+    folder = shared_data / "tensorflow_datasets"
+    arguments = [
+        "spaced_kd",
+        f"--config={root / 'configs' / 'cifar100_cpu.py'}:smoke",
+        f"--workdir={tmp_path}",
+        f"--config.data.dir={folder}",
+        "--config.num_devices=1",
+        "--config.progress=none",
+    ]
+    assert main.main(arguments) == 0
+    table = capsys.readouterr().out
+    assert "spaced_1_5" in table and "offline" in table
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert found["complete"]
+    assert found["students"]["spaced_1_5"]["space_interval_steps"] == 3
+    assert found["students"]["spaced_1_5"]["updates"] == 3
+    first, *_, last = [
+        row["teacher/loss"]
+        for row in read_rows(tmp_path / "metrics.jsonl")
+        if "teacher/loss" in row
+    ]
+    assert last < first
+    assert (tmp_path / "report.html").stat().st_size > 10_000

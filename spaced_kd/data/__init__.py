@@ -1,0 +1,56 @@
+"""Data sets: one a file, one line here; small enough to live on a device, as uint8."""
+
+import logging
+
+import numpy as np
+
+from spaced_kd import registry
+from spaced_kd.config import DataConfig
+from spaced_kd.data import cifar100, contents, digits, fake
+from spaced_kd.types import Dataset, Split
+
+DATASETS = {"digits": digits.load, "cifar100": cifar100.load, "fake": fake.load}
+
+logger = logging.getLogger("spaced_kd")
+
+
+def load(config: DataConfig) -> Dataset:
+    """Return the data set that the config names, checked, as the run will use it.
+
+    Args:
+      config: name, folder, and the size and seed of class-balanced subsets. The subset
+        depends on `subset_seed` only, not on the seed of the run.
+
+    Returns:
+      The data set, with its fingerprint.
+
+    Raises:
+      ConfigError: unknown name, or a subset that cannot be drawn.
+      DataError: missing, incomplete or malformed data.
+    """
+    dataset = registry.lookup(DATASETS, config.name, "config.data.name")(config)
+    contents.check(dataset)
+    train, test = _subset(config, dataset, "train"), _subset(config, dataset, "test")
+    fingerprint = contents.fingerprint(train, test)
+    dataset = dataset._replace(train=train, test=test, fingerprint=fingerprint)
+    shared = contents.overlap(dataset)
+    if shared:
+        logger.warning(
+            "%s: %d of %d test images also occur in the training split.",
+            dataset.name,
+            shared,
+            len(test.label),
+        )
+    return dataset
+
+
+def _subset(config: DataConfig, dataset: Dataset, which: str) -> Split:
+    split: Split = getattr(dataset, which)
+    field = f"num_{which}_examples"
+    count = getattr(config, field)
+    if count == 0:
+        return split
+    generator = np.random.default_rng((config.subset_seed, int(which == "test")))
+    return contents.class_balanced(
+        split, dataset.num_classes, count, generator, f"config.data.{field}"
+    )

@@ -1,0 +1,223 @@
+"""Augmentation as a pure function of (key, place in the batch), on the device.
+
+Crop, flip and rotation are composed into one lookup in the uint8 data, so that a replay
+recomputes the pixels of a batch instead of storing them. Which examples make a batch is
+the business of `stream`.
+"""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spaced_kd.config import DataConfig
+from spaced_kd.types import Batch, Dataset
+
+# Pillow rotates in 16.16 fixed point; doing the same makes every pixel agree.
+_PILLOW_BITS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentSpec:
+    """What is done to a training image; hashable, so a compiled step can close over it.
+
+    crop_padding: zeros added on each side before a random crop, pixels; 0: no crop.
+    horizontal_flip: mirror with probability 1/2.
+    rotation_degrees: uniform in +-degrees, nearest neighbour; 0: none.
+    mean, std: per channel, of pixels scaled to [0, 1].
+    padded: whether a batch may hold padding (index -1) and so needs a mask.
+    """
+
+    crop_padding: int
+    horizontal_flip: bool
+    rotation_degrees: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    padded: bool
+
+
+class Draw(NamedTuple):
+    """The random choices for a batch.
+
+    offset: [b, 2] int32, corner (y, x) of the crop in the padded image.
+    flip: [b] bool.
+    angle: [b] float32, radians, counter-clockwise.
+    """
+
+    offset: jax.Array
+    flip: jax.Array
+    angle: jax.Array
+
+
+def spec_of(config: DataConfig, dataset: Dataset, padded: bool) -> AugmentSpec:
+    """Return the training augmentation that the config asks for.
+
+    Args:
+      config: the data section.
+      dataset: gives mean and standard deviation.
+      padded: whether the stream ever pads a batch (`Stream.has_padding`).
+    """
+    return AugmentSpec(
+        crop_padding=config.crop_padding,
+        horizontal_flip=config.horizontal_flip,
+        rotation_degrees=config.rotation_degrees,
+        mean=dataset.mean,
+        std=dataset.std,
+        padded=padded,
+    )
+
+
+def fetch(
+    images: jax.Array,
+    labels: jax.Array,
+    index: jax.Array,
+    position: jax.Array,
+    key: jax.Array,
+    spec: AugmentSpec,
+) -> Batch:
+    """Return one augmented training batch (method A.8: crop, flip, rotate, normalise).
+
+    The pixels depend on (key, position) only, not on how many devices share the batch.
+
+    Args:
+      images: [N, H, W, C] uint8, the whole training split.
+      labels: [N] int32.
+      index: [b] int32, examples of this device; -1 is padding and needs `spec.padded`.
+      position: [b] int32, place of each example in the global batch.
+      key: typed PRNG key of this step.
+      spec: what to do.
+
+    Returns:
+      The batch; padded rows are zeros with label 0 and mask False.
+    """
+    height, width = images.shape[1:3]
+    choices = draw(key, position, spec)
+    row, column, inside = source_pixels(choices, height, width, spec)
+    row_index = jnp.maximum(index, 0)  # padding shows example 0 until it is masked
+    pixels = images[row_index[:, None, None], row, column]
+    # Outside is 0 before normalisation: black, as in the released code.
+    pixels = jnp.where(inside[..., None], pixels, jnp.uint8(0))
+    image = normalize(pixels, spec.mean, spec.std)
+    label = labels[row_index]
+    if not spec.padded:
+        return Batch(image, label)
+    mask = index >= 0
+    image = jnp.where(mask[:, None, None, None], image, 0.0)
+    return Batch(image, jnp.where(mask, label, 0), mask)
+
+
+def normalize(
+    images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]
+) -> jax.Array:
+    """Return (images / 255 - mean) / std.
+
+    Args:
+      images: [..., C] uint8.
+      mean: [C], of pixels scaled to [0, 1].
+      std: [C], likewise.
+
+    Returns:
+      [..., C] float32.
+    """
+    scaled = images.astype(jnp.float32) / 255.0
+    return (scaled - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+
+
+def draw(key: jax.Array, position: jax.Array, spec: AugmentSpec) -> Draw:
+    """Return the random choices of each example.
+
+    Args:
+      key: typed PRNG key of this step.
+      position: [b] int32, place of each example in the global batch.
+      spec: gives the ranges.
+    """
+
+    def one(place: jax.Array) -> Draw:
+        crop, mirror, turn = jax.random.split(jax.random.fold_in(key, place), 3)
+        offset = jax.random.randint(crop, (2,), 0, 2 * spec.crop_padding + 1)
+        return Draw(offset, jax.random.bernoulli(mirror), _angle(turn, spec))
+
+    return jax.vmap(one)(position)
+
+
+def source_pixels(
+    choices: Draw, height: int, width: int, spec: AugmentSpec
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return where each output pixel comes from.
+
+    The operations are crop, then flip, then rotation; an output pixel is traced back
+    through them in the opposite order.
+
+    Args:
+      choices: the draw of b examples.
+      height: of the images.
+      width: of the images.
+      spec: says which operations apply.
+
+    Returns:
+      row and column, [b, H, W] int32, clipped into the image, and inside, [b, H, W]
+      bool, False where the pixel is filled with zero.
+    """
+    row = jnp.arange(height)[None, :, None]
+    column = jnp.arange(width)[None, None, :]
+    inside = jnp.ones((1, 1, 1), bool)
+    if spec.rotation_degrees:
+        row, column = _rotate(row, column, choices.angle, height, width)
+        inside = _within(row, height) & _within(column, width)
+    if spec.horizontal_flip:
+        mirrored = width - 1 - column
+        column = jnp.where(choices.flip[:, None, None], mirrored, column)
+    if spec.crop_padding:
+        row = row + (choices.offset[:, 0] - spec.crop_padding)[:, None, None]
+        column = column + (choices.offset[:, 1] - spec.crop_padding)[:, None, None]
+        inside = inside & _within(row, height) & _within(column, width)
+    shape = (choices.flip.shape[0], height, width)
+    row, column = jnp.clip(row, 0, height - 1), jnp.clip(column, 0, width - 1)
+    return (
+        jnp.broadcast_to(row, shape),
+        jnp.broadcast_to(column, shape),
+        jnp.broadcast_to(inside, shape),
+    )
+
+
+def _angle(key: jax.Array, spec: AugmentSpec) -> jax.Array:
+    # 24 random bits times one constant: with a single rounding, eager and compiled code
+    # cannot differ (jax.random.uniform multiplies and adds, which compilers may fuse).
+    ticks = (jax.random.bits(key) >> 8).astype(jnp.int32) - 2**23
+    return ticks * np.float32(math.radians(spec.rotation_degrees) / 2**23)
+
+
+def _rotate(row, column, angle, height: int, width: int):
+    """Trace pixels back through a rotation about the centre, as Pillow does.
+
+    Explicit scalar arithmetic on integers, and no batched matrix-vector product:
+    jaxlib 0.10 returns silently wrong numbers for some of those on CPU (jax #39103).
+    """
+    # The start of the scan needs more than 16 bits: it is the sum of two coefficients
+    # times half the image. 3 * size bounds twice that sum; it must fit in 31 bits.
+    bits = 30 - (3 * max(height, width)).bit_length()
+    cosine, sine = jnp.cos(angle)[:, None, None], jnp.sin(angle)[:, None, None]
+    fine_cos, fine_sin = _fixed(cosine, bits), _fixed(sine, bits)
+    step_cos, step_sin = _fixed(cosine, _PILLOW_BITS), _fixed(sine, _PILLOW_BITS)
+    # Twice the coordinate of the centre of output pixel (0, 0), at the finer scale.
+    row_start = (height << bits) - fine_sin * (width - 1) - fine_cos * (height - 1)
+    column_start = (width << bits) - fine_cos * (width - 1) + fine_sin * (height - 1)
+    to_pillow = bits + 1 - _PILLOW_BITS
+    half = 1 << (to_pillow - 1)
+    row_start = (row_start + half) >> to_pillow
+    column_start = (column_start + half) >> to_pillow
+    return (
+        (row_start + step_sin * column + step_cos * row) >> _PILLOW_BITS,
+        (column_start + step_cos * column - step_sin * row) >> _PILLOW_BITS,
+    )
+
+
+def _fixed(value: jax.Array, bits: int) -> jax.Array:
+    return jnp.floor(value * 2.0**bits + 0.5).astype(jnp.int32)
+
+
+def _within(coordinate: jax.Array, size: int) -> jax.Array:
+    return (coordinate >= 0) & (coordinate < size)

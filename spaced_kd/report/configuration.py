@@ -1,0 +1,108 @@
+"""The configuration of a run against the defaults, and the environment without secrets.
+
+Works on the plain values of `config.json`, which may be of another version of the
+package: a field that is unknown here is shown, not refused.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from spaced_kd.config import AUTO, COMPAT, PLAN_CHOICES, Config, StudentConfig
+
+UNKNOWN = "(not a field of this version)"
+
+_SECRET = re.compile(r"token|secret|passw|credential|api_?key", re.IGNORECASE)
+
+
+class Setting(NamedTuple):
+    """One field: dotted path, this run's value, the default, and what it means."""
+
+    path: str
+    value: str
+    default: str
+    doc: str
+
+    @property
+    def differs(self) -> bool:
+        """Whether the run has another value than the default."""
+        return self.value != self.default
+
+
+def settings(config: Mapping[str, Any]) -> list[Setting]:
+    """Return every field of a resolved config, in its order.
+
+    A student's default is what it inherits; the default of a field that is left at
+    "auto" is what `compat` and the student's plan resolve it to.
+    """
+    rest = {name: value for name, value in config.items() if name != "students"}
+    rows = list(_compare(rest, _defaults(config), _docs(Config)))
+    for name, student in config["students"].items():
+        inherited = config["student"] | PLAN_CHOICES.get(student["plan"], {})
+        inherited = _choose(student, inherited, config["student"])
+        docs = _docs(StudentConfig)
+        rows += _compare(student, inherited, docs, f"students.{name}.")
+    return rows
+
+
+def environment(env: Any) -> str:
+    """Return `env.json` as indented text with the values of secret names left out."""
+    return json.dumps(_redact(env), indent=2, ensure_ascii=False)
+
+
+def _defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    defaults = dataclasses.asdict(Config())
+    resolved = COMPAT.get(config["compat"], {})
+    resolved = resolved | PLAN_CHOICES.get(config["student"]["plan"], {})
+    defaults["student"] = {
+        name: resolved.get(name, value) if value == AUTO else value
+        for name, value in defaults["student"].items()
+    }
+    return defaults
+
+
+def _choose(student: Mapping, special: Mapping, plain: Mapping) -> dict[str, Any]:
+    """Take what the plan prescribes where the student has it, else what it inherits."""
+    return {
+        name: special[name] if student.get(name) == special[name] else plain[name]
+        for name in plain
+    }
+
+
+def _compare(
+    values: Mapping[str, Any], defaults: Any, docs: Any, prefix: str = ""
+) -> Iterator[Setting]:
+    for name, value in values.items():
+        known = isinstance(defaults, Mapping) and name in defaults
+        default = defaults[name] if known else UNKNOWN
+        doc = docs.get(name, "") if isinstance(docs, Mapping) else ""
+        path = f"{prefix}{name}"
+        if isinstance(value, Mapping) and value:
+            yield from _compare(value, default, doc, f"{path}.")
+        else:
+            text = default if not known else json.dumps(default, ensure_ascii=False)
+            meaning = doc if isinstance(doc, str) else ""
+            yield Setting(path, json.dumps(value, ensure_ascii=False), text, meaning)
+
+
+def _docs(cls: Any) -> dict[str, Any]:
+    docs: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+        nested = dataclasses.is_dataclass(field.type)
+        docs[field.name] = (
+            _docs(field.type) if nested else field.metadata.get("doc", "")
+        )
+    return docs
+
+
+def _redact(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            name: "(left out)" if _SECRET.search(str(name)) else _redact(entry)
+            for name, entry in value.items()
+        }
+    if isinstance(value, list):
+        return [_redact(entry) for entry in value]
+    return value

@@ -1,0 +1,108 @@
+"""Which figures a report has, by section."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from spaced_kd.report import course, curves, style, timeline
+from spaced_kd.report.style import Look
+from spaced_kd.results import network_order
+from spaced_kd.writers import Row
+
+Drawn = tuple[str, str, Figure | None]
+"""File name without ending, caption, figure."""
+
+
+def every_figure(
+    config: Mapping[str, Any], plan: Mapping[str, Any], rows: Sequence[Row]
+) -> dict[str, Sequence[Drawn]]:
+    """Draw all figures of a report.
+
+    Args:
+      config: "config" of `config.json`.
+      plan: `plan.json`.
+      rows: of `metrics.jsonl`.
+
+    Returns:
+      Section -> figures; None where there is nothing to draw yet.
+    """
+    names = [name for name in network_order(config, plan) if name != "teacher"]
+    students = {name: config["students"][name] for name in names}
+    looks = style.line_looks(students)
+    return {
+        "accuracy": _accuracy_figures(rows, looks),
+        "training": _training_figures(rows, looks),
+        "timeline": _timeline_figures(plan, students, looks),
+        "gap": _gap_figures(rows, {name: looks[name] for name in students}),
+    }
+
+
+def _accuracy_figures(rows: Sequence[Row], looks: dict[str, Look]) -> Sequence[Drawn]:
+    epochs = [row["epoch"] for row in rows if row["phase"] == "eval"]
+    acc1, loss = curves.evaluated("acc1"), curves.evaluated("loss")
+    label, half = "top-1 accuracy, %", max(epochs, default=0) / 2
+    drawn: list[Drawn] = [
+        ("test_accuracy", "Top-1 accuracy on the test set",
+         curves.evaluation_figure(rows, looks, acc1, label)),
+    ]  # fmt: skip
+    if len(set(epochs)) >= 8:
+        drawn.append(
+            ("test_accuracy_end", "The same, second half of the training",
+             curves.evaluation_figure(rows, looks, acc1, label, first_epoch=half))
+        )  # fmt: skip
+    drawn.append(
+        ("test_loss", "Cross-entropy on the test set",
+         curves.evaluation_figure(rows, looks, loss, "cross-entropy, nats"))
+    )  # fmt: skip
+    return drawn
+
+
+def _training_figures(rows: Sequence[Row], looks: dict[str, Look]) -> Sequence[Drawn]:
+    def hard(network: str) -> str:
+        return "loss" if network == "teacher" else "hard_loss"
+
+    students = {name: look for name, look in looks.items() if name != "teacher"}
+    shown = (
+        ("train_hard_loss", "Cross-entropy with the labels", looks, hard),
+        ("train_soft_loss", "Soft loss", students, lambda _: "soft_loss"),
+        ("train_feature_loss", "Feature loss", students, lambda _: "feature_loss"),
+        ("train_loss", "What each network minimises", looks, lambda _: "loss"),
+    )
+    return [
+        (stem, title, curves.training_figure(rows, networks, metric, "training loss"))
+        for stem, title, networks, metric in shown
+    ]
+
+
+def _timeline_figures(
+    plan: Mapping[str, Any], students: Mapping[str, Any], looks: dict[str, Look]
+) -> Sequence[Drawn]:
+    names, start = list(students), course.window(plan)
+    lanes, known = timeline.timeline_figure, timeline.knowledge_figure
+    drawn: list[Drawn] = [
+        ("timeline_start", "Who trained when: the beginning; numbers are batches",
+         lanes(plan, names, looks, start)),
+        ("timeline_whole", "Who trained when: the whole run",
+         lanes(plan, names, looks)),
+        ("knowledge_start", "How far the teacher was: the beginning",
+         known(plan, students, looks, start // 2)),
+        ("knowledge", "How far the teacher was: the whole run",
+         known(plan, students, looks)),
+    ]  # fmt: skip
+    # A short run is all beginning.
+    return drawn if start // 2 < plan["total_teacher_steps"] else drawn[::3]
+
+
+def _gap_figures(rows: Sequence[Row], looks: dict[str, Look]) -> Sequence[Drawn]:
+    kl, same = curves.evaluated("teacher_kl"), curves.evaluated("teacher_agreement")
+    shown = (
+        ("gap_kl", "KL(teacher || student)", kl, "nats"),
+        ("gap_agreement", "Test images with the same top-1 answer", same, "%"),
+        ("gap_accuracy", "Accuracy, teacher minus student", curves.accuracy_gap,
+         "percentage points"),
+    )  # fmt: skip
+    return [
+        (stem, title, curves.evaluation_figure(rows, looks, metric, unit))
+        for stem, title, metric, unit in shown
+    ]

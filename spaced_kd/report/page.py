@@ -1,0 +1,182 @@
+"""Collect what a report shows and write it as one HTML file."""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+
+from spaced_kd import results as results_lib
+from spaced_kd.progress import duration
+from spaced_kd.report import style
+from spaced_kd.report.configuration import environment, settings
+from spaced_kd.report.figures import every_figure
+from spaced_kd.results import NetworkResult, Results
+from spaced_kd.writers import Row, read_json, write_whole
+
+INPUTS = {
+    "config.json": "the configuration as it ran, with fingerprints",
+    "plan.json": "who trained when, and the compute ledger",
+    "metrics.jsonl": "every measured value, one JSON object a line",
+    "timings.jsonl": "seconds and images of every tick",
+    "env.json": "versions, devices and the command of every start",
+}
+"""What a report is made of: file -> meaning."""
+
+
+class Picture(NamedTuple):
+    """A figure in the page. uri: the SVG as a data URI."""
+
+    stem: str
+    title: str
+    uri: str
+
+
+class Workdir(NamedTuple):
+    """Everything that is read from a workdir."""
+
+    config: dict[str, Any]
+    fingerprints: dict[str, str]
+    env: dict[str, Any]
+    plan: dict[str, Any]
+    rows: list[Row]
+    results: Results
+    files: list[tuple[str, str, int, str]]
+
+
+def build(workdir: Path) -> Path:
+    """Write `figures/*.png`, `figures/*.svg` and `report.html` of a workdir.
+
+    Reads files only, of a run that is finished or not; the same files give the same
+    bytes, wherever the workdir lies.
+
+    Args:
+      workdir: folder of the run.
+
+    Returns:
+      The path of `report.html`, which needs no other file.
+
+    Raises:
+      CheckpointError: a file of the run is damaged.
+      StorageError: a file cannot be read or written.
+    """
+    run = read(workdir)
+    pictures = _draw(run, workdir / "figures")
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    templates = jinja2.Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = templates.get_template("template.html").render(_context(run, pictures))
+    return write_whole(workdir / "report.html", page)
+
+
+def read(workdir: Path) -> Workdir:
+    """Read the files of a run.
+
+    Raises:
+      CheckpointError: a file is damaged.
+      StorageError: a file cannot be read.
+    """
+    described = read_json(workdir / "config.json")
+    config, plan = described["config"], read_json(workdir / "plan.json")
+    rows = results_lib.read_log(workdir / "metrics.jsonl")
+    timings = results_lib.read_log(workdir / "timings.jsonl")
+    env = workdir / "env.json"
+    return Workdir(
+        config=config,
+        fingerprints={
+            name: str(value)
+            for name, value in described.items()
+            if name.endswith("fingerprint")
+        },
+        env=read_json(env) if env.exists() else {},
+        plan=plan,
+        rows=rows,
+        results=results_lib.compute(config, plan, rows, timings),
+        files=[
+            (name, meaning, *_size_and_hash(workdir / name))
+            for name, meaning in INPUTS.items()
+            if (workdir / name).exists()
+        ],
+    )
+
+
+def _size_and_hash(path: Path) -> tuple[int, str]:
+    data = path.read_bytes()
+    return len(data), hashlib.sha256(data).hexdigest()
+
+
+def _draw(run: Workdir, folder: Path) -> dict[str, list[Picture]]:
+    """Draw and save all figures: section -> pictures."""
+    with style.drawing():
+        return {
+            section: [
+                Picture(stem, title, _uri(style.save(figure, folder / stem)))
+                for stem, title, figure in made
+                if figure is not None
+            ]
+            for section, made in every_figure(run.config, run.plan, run.rows).items()
+        }
+
+
+def _uri(svg: bytes) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
+
+
+def _context(run: Workdir, pictures: Mapping[str, list[Picture]]) -> dict[str, Any]:
+    every = settings(run.config)
+    return {
+        "config": run.config,
+        "complete": run.results.complete,
+        "sentence": _sentence(run),
+        "timing": _timing(run.results),
+        "table": run.results.cells(),
+        "pictures": pictures,
+        "ledger": _ledger(run.results.networks, run.plan["steps_per_epoch"]),
+        "changed": [setting for setting in every if setting.differs],
+        "settings": every,
+        "fingerprints": run.fingerprints,
+        "env": environment(run.env),
+        "starts": len(run.env.get("starts") or ()),
+        "files": run.files,
+    }
+
+
+def _sentence(run: Workdir) -> str:
+    config, plan = run.config, run.plan
+    students, seeds = len(config["students"]), config["num_seeds"]
+    return (
+        f"One {config['teacher']['model']} teacher and {students} "
+        f"student{'s' * (students != 1)} on {config['data']['name']}, "
+        f"{config['num_epochs']} epochs of {plan['steps_per_epoch']:,} steps with "
+        f"{plan['batch_size']:,} images each, {seeds} seed{'s' * (seeds != 1)}."
+    )
+
+
+def _timing(results: Results) -> str:
+    seconds, speed = results.timing["seconds"], results.timing["images_per_second"]
+    if seconds is None:
+        return ""
+    shown = "" if speed is None else f", {speed:,.0f} images a second"
+    return f"Training and evaluation took {duration(seconds)}{shown}."
+
+
+def _ledger(
+    networks: Mapping[str, NetworkResult], steps_per_epoch: int
+) -> list[tuple[str, ...]]:
+    counts = {
+        name: (net.updates, net.forward_passes, net.backward_passes)
+        for name, net in networks.items()
+    }
+    updates, forward, backward = map(sum, zip(*counts.values(), strict=True))
+    counts["all together"] = updates, forward, backward
+    return [
+        (name, f"{u:,}", f"{u / steps_per_epoch:.4g}", f"{f:,}", f"{b:,}")
+        for name, (u, f, b) in counts.items()
+    ]
