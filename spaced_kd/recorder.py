@@ -121,7 +121,6 @@ class Recorder:
     def _exchange(self, new: _Pending | None) -> None:
         old, self._pending = self._pending, new
         if old is None:
-            self._since = self._clock()
             return
         fetched = jax.device_get(old.measured)
         rows = [

@@ -1,0 +1,102 @@
+"""One file, one line: nothing is forgotten in a table, and every entry works."""
+
+import pathlib
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+
+import spaced_kd
+from spaced_kd.config import StudentConfig
+from spaced_kd.data import DATASETS
+from spaced_kd.errors import ConfigError
+from spaced_kd.methods import METHODS, make_method
+from spaced_kd.parallel import BatchAxis
+from spaced_kd.registry import lookup
+from spaced_kd.types import Batch, ModelOutput
+
+PACKAGE = pathlib.Path(spaced_kd.__file__).parent
+
+
+def test_every_method_file_is_in_the_table():
+    files = {path.stem for path in (PACKAGE / "methods").glob("*.py")}
+    assert files - {"__init__", "base"} == set(METHODS)
+
+
+def test_every_data_set_has_its_file():
+    for name in DATASETS:
+        assert (PACKAGE / "data" / f"{name}.py").exists()
+
+
+def test_an_unknown_name_lists_all_nearest_first():
+    with pytest.raises(ConfigError) as error:
+        lookup({"alpha": 1, "beta": 2, "gamma": 3}, "betta", "config.x")
+    assert str(error.value) == (
+        "config.x='betta' is unknown; did you mean 'beta'? Known: beta, alpha, gamma."
+    )
+
+
+def _outputs(key, dim):
+    a, b = jax.random.split(key)
+    return ModelOutput(
+        jax.random.normal(a, (6, 10)), jax.nn.relu(jax.random.normal(b, (6, dim)))
+    )
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("dims", [(5, 5), (4, 7)])
+def test_methods_give_a_finite_loss_that_moves_the_student_and_ignores_order(
+    name, dims
+):
+    """Also with a teacher of another width, and compiled as well as eager."""
+    config = StudentConfig(method=name, soft_loss="kl", temperature_squared="yes")
+    method = make_method(config, BatchAxis())
+    keys = jax.random.split(jax.random.key(0), 3)
+    student, teacher = _outputs(keys[0], dims[0]), _outputs(keys[1], dims[1])
+    params = method.init(keys[2], *dims)
+    batch = Batch(jnp.zeros((6, 1, 1, 1)), jnp.arange(6))
+
+    def loss(params, student, order=slice(None)):
+        pick = lambda tree: jax.tree.map(lambda x: x[order], tree)
+        shuffled = Batch(batch.image, batch.label[order])
+        return method.loss(params, pick(student), pick(teacher), shuffled, 0)[0]
+
+    value, grads = jax.value_and_grad(loss, (0, 1))(params, student)
+    assert value.shape == ()
+    chex.assert_tree_all_finite((value, grads))
+    assert jnp.abs(grads[1].logits).max() > 0
+    order = jnp.array([3, 1, 5, 0, 2, 4])
+    chex.assert_trees_all_close(loss(params, student, order), value, rtol=1e-5)
+    chex.assert_trees_all_close(jax.jit(loss)(params, student), value, rtol=1e-5)
+
+
+def test_the_kd_loss_is_the_weighted_sum_of_its_parts():
+    """(1 - alpha) CE + alpha T^2 KL + beta dist, from the reported parts."""
+    config = StudentConfig(
+        kd_weight=0.3,
+        feature_weight=0.03,
+        temperature=3.0,
+        soft_loss="kl",
+        temperature_squared="yes",
+    )
+    method = make_method(config, BatchAxis())
+    keys = jax.random.split(jax.random.key(0), 3)
+    student, teacher = _outputs(keys[0], 4), _outputs(keys[1], 7)
+    batch = Batch(jnp.zeros((6, 1, 1, 1)), jnp.arange(6))
+    params = method.init(keys[2], 4, 7)
+    total, parts = method.loss(params, student, teacher, batch, jnp.int32(0))
+    expected = (
+        0.7 * parts["hard_loss"]
+        + 0.3 * parts["soft_loss"]
+        + 0.03 * parts["feature_loss"]
+    )
+    chex.assert_trees_all_close(total, expected, rtol=1e-6)
+    plain = make_method(
+        StudentConfig(soft_loss="kl", temperature_squared="no"), BatchAxis()
+    )
+    without = plain.loss(params, student, teacher, batch, jnp.int32(0))[1]
+    chex.assert_trees_all_close(parts["soft_loss"], 9 * without["soft_loss"], rtol=1e-5)
+    shapes = [x.shape for x in jax.tree.leaves(params)]
+    # Linear 4 -> floor((4 + 7) / 2) -> 7, as released.
+    assert sorted(shapes) == [(4, 5), (5,), (5, 7), (7,)]
