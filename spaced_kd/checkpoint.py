@@ -228,7 +228,8 @@ class CheckpointLine:
 
     def _remove_leftovers(self) -> None:
         for path in self._entries():
-            if _TEMP.fullmatch(path.name) and not path.is_symlink():
+            if _TEMP.fullmatch(path.name):
+                # It refuses links, and does not follow those inside.
                 shutil.rmtree(path, ignore_errors=True)
 
 
@@ -331,7 +332,8 @@ def _write(temp: Path, tick: int, arrays: dict[str, np.ndarray], info: dict) -> 
     except OSError:
         raise
     except Exception as error:  # TensorStore has no type of its own for "disk full".
-        raise OSError(str(error).split("\n")[0][-200:]) from error
+        # "RESOURCE_EXHAUSTED: Error writing "...": Failed writing "...": <reason>"
+        raise OSError(str(error).split("\n")[0].split('": ')[-1]) from error
     sys.audit("spaced_kd.checkpoint", "manifest", tick)
     files = sorted(p for p in temp.rglob("*") if p.is_file())
     body = {
@@ -388,10 +390,8 @@ def _foreign(path: Path) -> str | None:
     """Return why `path` is not even a damaged checkpoint of ours, None if it may be."""
     if _TEMP.fullmatch(path.name):
         return "it is left over from a save cut short; the next save removes it"
-    if path.is_symlink():
-        return "it is a symbolic link"
-    if not path.is_dir():
-        return "it is not a folder"
+    if path.is_symlink() or not path.is_dir():
+        return "it is a file or a link, not a folder"
     if not _NAME.fullmatch(path.name):
         return "its name is not a tick of 8 digits"
     if not (path / _MANIFEST).exists() and not (path / _ARRAYS).exists():

@@ -135,7 +135,8 @@ def test_newest_are_kept_and_older_deleted(tmp_path):
 def test_info_that_json_would_change_is_refused(tmp_path):
     """The caller would get back something else than it gave."""
     line = CheckpointLine(tmp_path, 2)
-    for info in ({"a": (1, 2)}, {1: "a"}, {"a": float("nan")}):
+    infinity = float("inf")
+    for info in ({"a": (1, 2)}, {1: "a"}, {"a": infinity}, {"a": infinity - infinity}):
         with pytest.raises(ValueError, match="JSON"):
             line.save(1, make_tree(1), info)
 
@@ -691,7 +692,7 @@ def test_full_disk_inside_tensorstore_is_one_line_and_costs_nothing(victims):
     assert case["status"] == 0
     (message,) = case["messages"]
     assert "File too large" in message and case["root"] in message
-    assert "\n" not in message and len(message) < 500
+    assert "\n" not in message and len(message) < 400
     assert "absl" not in case["stderr"]
     root = Path(case["root"])
     assert snapshot(root) == snapshot(case["before"])

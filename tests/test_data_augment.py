@@ -184,6 +184,29 @@ def test_flips_are_fair_and_angles_uniform_and_all_independent():
     assert abs(correlation).max() < 4 / math.sqrt(20_000)
 
 
+def test_draws_do_not_depend_on_the_default_precision():
+    """An analysis in float64 must see the pixels that training saw."""
+    expected = jit_draw(KEY, POSITION, ALL)
+    with jax.enable_x64(True):
+        got = jit_draw(KEY, POSITION, ALL)
+        image = jit_fetch(IMAGES, LABELS, INDEX, POSITION, KEY, ALL).image
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
+    assert got.angle.dtype == image.dtype == np.float32
+    np.testing.assert_array_equal(
+        image, jit_fetch(IMAGES, LABELS, INDEX, POSITION, KEY, ALL).image
+    )
+
+
+def test_the_draws_of_a_key_are_pinned():
+    """Published results name seeds: other draws under the same seed break them."""
+    draw = jit_draw(jax.random.key(0), jnp.arange(3), ALL)
+    assert draw.offset.tolist() == [[6, 2], [3, 8], [4, 1]]
+    assert draw.flip.tolist() == [True, True, False]
+    np.testing.assert_allclose(
+        np.degrees(draw.angle), [-8.1454496, 7.549149, 7.2803683], rtol=1e-6
+    )
+
+
 def test_normalisation_equals_numpy_in_float64():
     """Scaling after centring, or exchanged mean and std, would show here."""
     got = normalize(jnp.asarray(IMAGES[:4]), MEAN, STD)

@@ -137,8 +137,12 @@ def draw(key: jax.Array, position: jax.Array, spec: AugmentSpec) -> Draw:
 
     def one(place: jax.Array) -> Draw:
         crop, mirror, turn = jax.random.split(jax.random.fold_in(key, place), 3)
-        offset = jax.random.randint(crop, (2,), 0, 2 * spec.crop_padding + 1)
-        return Draw(offset, jax.random.bernoulli(mirror), _angle(turn, spec))
+        places = 2 * spec.crop_padding + 1
+        # Every type is explicit: the default ones, and with them the numbers, change
+        # with jax_enable_x64.
+        offset = jax.random.randint(crop, (2,), 0, places, jnp.int32)
+        flip = jax.random.bernoulli(mirror, np.float32(0.5))
+        return Draw(offset, flip, _angle(turn, spec))
 
     return jax.vmap(one)(position)
 
@@ -186,7 +190,7 @@ def source_pixels(
 def _angle(key: jax.Array, spec: AugmentSpec) -> jax.Array:
     # 24 random bits times one constant: with a single rounding, eager and compiled code
     # cannot differ (jax.random.uniform multiplies and adds, which compilers may fuse).
-    ticks = (jax.random.bits(key) >> 8).astype(jnp.int32) - 2**23
+    ticks = (jax.random.bits(key, dtype=jnp.uint32) >> 8).astype(jnp.int32) - 2**23
     return ticks * np.float32(math.radians(spec.rotation_degrees) / 2**23)
 
 
