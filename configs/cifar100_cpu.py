@@ -1,10 +1,9 @@
 """A small version of the headline run for a laptop: ResNet-8 on a part of CIFAR-100.
 
-    python -m spaced_kd.main --config=configs/cifar100_cpu.py
-    --workdir=runs/cifar100_cpu
+    python -m spaced_kd.main --config=configs/cifar100_cpu.py --workdir=runs/small
 
-4,000 training images (40 a class), 2,000 test images, 10 epochs, 3 seeds; 2 CPU cores. It
-shows the machinery on real images; so short a run says little about the method.
+4,000 training images (40 a class), 2,000 test images, 10 epochs, 3 seeds; 2 CPU cores.
+It shows the machinery on real images; so short a run says little about the method.
 Variants: `:smoke` (a few steps).
 """
 

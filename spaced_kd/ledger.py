@@ -76,7 +76,7 @@ def describe_plan(parts: Experiment) -> dict:
 
 
 def summary(parts: Experiment) -> list[str]:
-    """Return what will happen, a line for each network, for the log before the start."""
+    """Return what will happen, a line for each network, to be told beforehand."""
     total, seeds = parts.clock.total_steps, parts.config.num_seeds
     lines = [
         f"teacher {parts.config.teacher.model}: {total:,} updates in "

@@ -129,7 +129,8 @@ def _refuse_other(path: Path, fields: dict[str, Any], data_fingerprint: str) -> 
             f"{stored.get('format')!r}, not {_FORMAT}); choose another --workdir."
         )
     new = json.loads(json.dumps(fields))
-    changed = [name for name in sorted(old | new) if not _same(name, old, new)]
+    names = sorted(old | new)
+    changed = [n for n in names if n not in old or n not in new or old[n] != new[n]]
     if changed:
         shown = "; ".join(
             f"config.{name}: {_show(name, old)} -> {_show(name, new)}"
@@ -146,11 +147,6 @@ def _refuse_other(path: Path, fields: dict[str, Any], data_fingerprint: str) -> 
             f"{old_data} -> {data_fingerprint}; restore the data, or choose another "
             "--workdir."
         )
-
-
-def _same(name: str, old: dict, new: dict) -> bool:
-    # 1, 1.0 and True are equal in Python, but not the same setting.
-    return name in old and name in new and repr(old[name]) == repr(new[name])
 
 
 def _show(name: str, fields: dict) -> str:

@@ -3,6 +3,8 @@
 import functools
 import os
 import pathlib
+import urllib.error
+import urllib.request
 
 import jax
 import pytest
@@ -31,3 +33,13 @@ def tiny_cnn(monkeypatch):
     """A network with convolution and BatchNorm that compiles in a moment."""
     network = functools.partial(small_cnn.SmallCNN, channels=(4, 4))
     monkeypatch.setitem(MODELS, "tiny_cnn", network)
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """No test may reach the network; each request fails as if there were none."""
+
+    def refuse(self, *args, **kwargs):
+        raise urllib.error.URLError(OSError("Name or service not known"))
+
+    monkeypatch.setattr(urllib.request.OpenerDirector, "open", refuse)

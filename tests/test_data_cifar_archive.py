@@ -121,16 +121,6 @@ def root(tmp_path):
     return folder
 
 
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch):
-    """No test may reach the network; each request fails as if there were none."""
-
-    def refuse(self, *args, **kwargs):
-        raise urllib.error.URLError(OSError("Name or service not known"))
-
-    monkeypatch.setattr(urllib.request.OpenerDirector, "open", refuse)
-
-
 def put(root, content=ARCHIVE):
     (root / "cifar-100-python.tar.gz").write_bytes(content)
     return release_of(content)

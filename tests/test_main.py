@@ -49,10 +49,10 @@ MISTAKES = {
         [
             f"--config={ROOT / 'configs' / 'cifar100_cpu.py'}",
             "--workdir=w",
-            "--config.data.dir=/nonexistent/folder",
+            "--config.data.dir=nowhere",
         ],
         3,
-        "/nonexistent/folder",
+        "nowhere",
     ),
 }
 
