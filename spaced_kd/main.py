@@ -49,6 +49,9 @@ def main(argv: Sequence[str]) -> int:
         kind = "stopped" if isinstance(error, Interrupted) else "error"
         print(f"{kind}: {error}", file=sys.stderr)
         return error.code
+    except KeyboardInterrupt:
+        print("stopped: before training began; nothing is lost.", file=sys.stderr)
+        return Interrupted.code
     print(results.table())
     print(f"report: {workdir}/report.html")
     return 0

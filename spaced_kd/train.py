@@ -60,7 +60,9 @@ def run(
     if isinstance(config, ml_collections.ConfigDict):
         config = config_lib.from_config_dict(config)
     path = Path(workdir_path).expanduser().resolve()
-    with workdir.lock(path):
+    hint = f"run the same command to continue from the last checkpoint in {path}"
+    with StopRequest() as stop, workdir.lock(path):
+        stop.resume_hint = hint
         dataset = data.load(config.data)
         parts = experiment.build(config, dataset)
         workdir.claim(path, config, dataset.fingerprint)
@@ -68,7 +70,7 @@ def run(
         workdir.write_json(path / "plan.json", ledger.describe_plan(parts))
         for line in ledger.summary(parts):
             _log.info("%s", line)
-        Loop(parts, path).finish()
+        Loop(parts, path).finish(stop)
         found = results.load(path)
         found.save(path)
         report.build(path)
@@ -103,8 +105,11 @@ class Loop:
         )
         self._best = BestKeeper(path / "best", config, self._recorder.rows)
 
-    def finish(self) -> None:
+    def finish(self, stop: StopRequest) -> None:
         """Run the ticks that are left.
+
+        Args:
+          stop: asked after every tick; when it is requested, the state is saved.
 
         Raises:
           Interrupted: a signal asked to stop; the state is saved.
@@ -119,36 +124,28 @@ class Loop:
         done = sum(costs[: self._tick])
         mode = self._parts.config.progress
         bar = progress.make_progress(mode, sum(costs))
-        hint = (
-            f"run the same command to continue from the last checkpoint in {self._path}"
-        )
         try:
-            with StopRequest() as stop:
-                stop.resume_hint = hint
-                for place in range(self._tick, len(ticks)):
-                    tick = ticks[place]
-                    # For tests, which stop or kill a run at a chosen place.
-                    sys.audit("spaced_kd.tick", _label(tick), place)
-                    if isinstance(tick, Evaluate):
-                        self._evaluate(place, tick.network, states, counts)
-                    else:
-                        states = self._advance(place, tick, states, counts)
-                    done += costs[place]
-                    bar.update(
-                        done,
-                        phase=_label(tick),
-                        images=ledger.tick_images(self._parts, tick),
+            for place in range(self._tick, len(ticks)):
+                tick = ticks[place]
+                # For tests, which stop or kill a run at a chosen place.
+                sys.audit("spaced_kd.tick", _label(tick), place)
+                if isinstance(tick, Evaluate):
+                    self._evaluate(place, tick.network, states, counts)
+                else:
+                    states = self._advance(place, tick, states, counts)
+                done += costs[place]
+                images = ledger.tick_images(self._parts, tick)
+                bar.update(done, phase=_label(tick), images=images)
+                self._tick = place + 1
+                if stop.requested:
+                    stop.acknowledge()
+                if stop.requested or self._is_due() or self._tick == len(ticks):
+                    self._save(states)
+                if stop.requested and self._tick < len(ticks):
+                    raise Interrupted(
+                        f"stopped by {stop.signal} at tick {self._tick} of "
+                        f"{len(ticks)}; the state is saved: {stop.resume_hint}."
                     )
-                    self._tick = place + 1
-                    if stop.requested or self._is_due() or self._tick == len(ticks):
-                        if stop.requested:
-                            stop.acknowledge()
-                        self._save(states)
-                    if stop.requested and self._tick < len(ticks):
-                        raise Interrupted(
-                            f"stopped by {stop.signal} at tick {self._tick} of "
-                            f"{len(ticks)}; the state is saved: {hint}."
-                        )
         finally:
             bar.close()
             self._recorder.close()

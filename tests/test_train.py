@@ -18,6 +18,7 @@ from spaced_kd.checkpoint import CheckpointLine
 from spaced_kd.config import student
 from spaced_kd.engine import Engine
 from spaced_kd.errors import CheckpointError, ConfigError, NonFiniteError
+from spaced_kd.interrupt import StopRequest
 from spaced_kd.schedule import Evaluate, Replay
 from spaced_kd.writers import read_rows
 
@@ -69,7 +70,7 @@ def resume_one(whole, tmp_path, monkeypatch):
         name = f"{tick:08d}"
         shutil.copytree(whole.path / "checkpoints" / name, path / "checkpoints" / name)
         parts = dataclasses.replace(whole.parts, ticks=whole.parts.ticks[: tick + 1])
-        train.Loop(parts, path).finish()
+        train.Loop(parts, path).finish(StopRequest())
         state = _digests(path / "checkpoints" / f"{tick + 1:08d}")
         return state, (path / "metrics.jsonl").read_bytes()
 
