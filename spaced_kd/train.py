@@ -137,13 +137,15 @@ class Loop:
                 images = ledger.tick_images(self._parts, tick)
                 bar.update(done, phase=_label(tick), images=images)
                 self._tick = place + 1
-                if stop.requested:
+                # Read once: a signal between two looks would leave without saving.
+                asked = stop.requested
+                if asked:
                     stop.acknowledge()
-                if stop.requested or self._is_due() or self._tick == len(ticks):
+                if asked or self._is_due() or self._tick == len(ticks):
                     self._save(states)
-                if stop.requested and self._tick < len(ticks):
+                if asked and self._tick < len(ticks):
                     raise Interrupted(
-                        f"stopped by {stop.signal} at tick {self._tick} of "
+                        f"by {stop.signal} at tick {self._tick} of "
                         f"{len(ticks)}; the state is saved: {stop.resume_hint}."
                     )
         finally:

@@ -70,14 +70,22 @@ class _Net(nn.Module):
 
 
 def _slow_convolutions(form) -> list[str]:
-    images = jnp.ones((4, 8, 8, 3))
-    kernels = jnp.ones((3, 3, 3, 3)) * 0.1
+    """Layouts in a compiled scan of training steps of a three-layer network."""
+    images = jnp.ones((5, 4, 8, 8, 3))
+    kernels = (jnp.ones((3, 3, 3, 4)), jnp.ones((3, 3, 4, 4)), jnp.ones((1, 1, 4, 6)))
 
-    def body(w, _):
-        return w - jax.grad(lambda w: (form(images, w, 1) ** 2).sum())(w), None
+    def loss(kernels, x):
+        for kernel, stride in zip(kernels, (1, 2, 2), strict=True):
+            x = nn.relu(form(x, kernel, stride))
+        return jnp.square(x).mean()
 
-    scan = jax.jit(lambda w: lax.scan(body, w, length=3)[0])
-    text = scan.lower(kernels).compile().as_text()
+    def body(kernels, x):
+        grads = jax.grad(loss)(kernels, x)
+        return jax.tree.map(lambda w, g: w - 0.1 * g, kernels, grads), None
+
+    scan = jax.jit(lambda kernels, images: lax.scan(body, kernels, images)[0])
+    text = scan.lower(kernels, images).compile().as_text()
+    assert len(_layouts(text)) >= 8  # 3 forward, 3 + 2 backward
     return [d for d in _layouts(text) if d != "b01f_01io->b01f"]
 
 

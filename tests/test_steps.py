@@ -1,5 +1,6 @@
 """Equivalences of the compiled chunks, through the engine that runs them."""
 
+import collections
 import functools
 import hashlib
 import json
@@ -141,6 +142,24 @@ def test_replayed_pixels(seen, replay):
         assert len({digest for _, digest in learned}) == total
     else:
         assert not {d for _, d in learned} & {d for _, d in taught}
+
+
+def test_a_student_behind_a_teacher_that_is_constantly_ahead_sees_its_old_batches(
+    seen,
+):
+    """Table 11, reading 1: batch t - I again, pixel by pixel, I steps later."""
+    students = {"s": student(plan="constant_ahead", space_interval_epochs=0.3)}
+    parts, engine, states = _prepare(tiny.config(students, **tiny.AUGMENT))
+    for tick in parts.ticks:
+        if not isinstance(tick, Evaluate):
+            states, _ = engine.advance(states, tick)
+    jax.block_until_ready(states)
+    jax.effects_barrier()
+    total, lag = parts.clock.total_steps, 2
+    twice = collections.Counter(seen)
+    assert sorted(place for place, _ in twice) == list(range(total))
+    expected = {place: 1 + (place < total - lag) for place in range(total)}
+    assert {place: count for (place, _), count in twice.items()} == expected
 
 
 def test_a_reaugmented_replay_shows_the_same_examples():
