@@ -14,6 +14,7 @@ def get_config(variant: str = ""):
     config = base_config()
     config.num_seeds = 3
     config.num_epochs = 10
+    config.num_devices = 1
     config.chunk_steps = 8
     config.data.num_train_examples = 4000
     config.data.num_test_examples = 2000

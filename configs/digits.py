@@ -14,6 +14,7 @@ def get_config(variant: str = ""):
     config = base_config()
     config.num_seeds = 5
     config.num_epochs = 60
+    config.num_devices = 1  # too small to share
     config.chunk_steps = 5
     config.data.name = "digits"
     config.data.batch_size = 30

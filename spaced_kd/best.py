@@ -18,7 +18,7 @@ class BestKeeper:
 
     def __init__(self, root: Path, config: Config, rows: list[Row]):
         """Continue from the evaluation rows that the log already holds."""
-        self._root, self._enabled = root, config.checkpoint.keep_best
+        self._root = root
         self._seeds = [config.seed + k for k in range(config.num_seeds)]
         self._best: dict[tuple[int, str], float] = {}
         self._held: dict[tuple[int, str], tuple[int, float, Variables]] = {}
@@ -30,8 +30,6 @@ class BestKeeper:
         self, network: str, states: list[SeedState], acc1: list[jax.Array], step: int
     ) -> None:
         """Hold a copy of the variables of those repetitions that are at their best."""
-        if not self._enabled:
-            return
         for seed, state, value in zip(self._seeds, states, acc1, strict=True):
             key, accuracy = (seed, network), float(value)
             if self._take(key, accuracy):

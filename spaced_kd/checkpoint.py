@@ -16,8 +16,10 @@ import shutil
 import sys
 import time
 import uuid
+from collections.abc import Callable, Iterable
+from concurrent import futures
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +35,7 @@ _ARRAYS = "arrays"
 _NAME = re.compile(r"(?:\.old-)?(\d{8,})")
 _TEMP = re.compile(r"\.tmp-\d+-[0-9a-f]{32}")
 _log = logging.getLogger("spaced_kd")
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -321,8 +324,10 @@ def _write(temp: Path, tick: int, arrays: dict[str, np.ndarray], info: dict) -> 
     sys.audit("spaced_kd.checkpoint", "write", tick)
     temp.mkdir()
     leaves = {
-        name: {"shape": list(v.shape), "dtype": str(v.dtype), "sha256": _digest(v)}
-        for name, v in arrays.items()
+        name: {"shape": list(v.shape), "dtype": str(v.dtype), "sha256": digest}
+        for (name, v), digest in zip(
+            arrays.items(), _in_threads(_digest, arrays.values()), strict=True
+        )
     }
     # Orbax refuses arrays without elements; their shape says everything about them.
     solid = {name: value for name, value in arrays.items() if value.size}
@@ -340,7 +345,13 @@ def _write(temp: Path, tick: int, arrays: dict[str, np.ndarray], info: dict) -> 
         "tick": tick,
         "info": info,
         "leaves": leaves,
-        "files": {p.relative_to(temp).as_posix(): _file_digest(p) for p in files},
+        "files": dict(
+            zip(
+                (p.relative_to(temp).as_posix() for p in files),
+                _in_threads(_file_digest, files),
+                strict=True,
+            )
+        ),
     }
     manifest = {"format": _FORMAT, "sha256": _json_digest(body), "body": body}
     (temp / _MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))
@@ -363,6 +374,12 @@ def _fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _in_threads(hash_of: Callable[[T], str], values: Iterable[T]) -> list[str]:
+    """Hashing releases the interpreter lock; large states are hashed several times."""
+    with futures.ThreadPoolExecutor() as pool:
+        return list(pool.map(hash_of, values))
 
 
 def _digest(value: np.ndarray) -> str:
@@ -411,12 +428,13 @@ def _load(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     log, allocate by a wrong shape, return wrong values) is not promised anywhere.
     """
     manifest = _read_manifest(path)
-    for name, digest in manifest["files"].items():
-        try:
-            intact = _file_digest(path / name) == digest
-        except OSError as error:
-            raise _Damaged(f"{name} cannot be read ({error.strerror})") from error
-        if not intact:
+    names = list(manifest["files"])
+    try:
+        found = _in_threads(_file_digest, [path / name for name in names])
+    except OSError as error:
+        raise _Damaged(f"{error.filename} cannot be read ({error.strerror})") from error
+    for name, digest in zip(names, found, strict=True):
+        if digest != manifest["files"][name]:
             raise _Damaged(f"{name} does not have the bytes that were written")
     return manifest, _read_arrays(path / _ARRAYS, manifest["leaves"])
 
@@ -450,9 +468,13 @@ def _read_arrays(path: Path, leaves: dict[str, Any]) -> dict[str, np.ndarray]:
         spec = _struct(leaf)
         empty = None if spec.size else np.zeros(spec.shape, spec.dtype)
         value = np.asarray(stored.get(name, empty))
-        if _spec(value) != _spec(spec) or _digest(value) != leaf["sha256"]:
-            raise _Damaged(f"{name} does not have the values that were saved")
+        if _spec(value) != _spec(spec):
+            raise _Damaged(f"{name} does not have the shape that was saved")
         arrays[name] = value
+    digests = _in_threads(_digest, arrays.values())
+    for (name, leaf), digest in zip(leaves.items(), digests, strict=True):
+        if digest != leaf["sha256"]:
+            raise _Damaged(f"{name} does not have the values that were saved")
     return arrays
 
 

@@ -23,6 +23,7 @@ from spaced_kd import registry
 from spaced_kd.errors import ConfigError
 
 AUTO = "auto"
+DEFAULT_REFERENCE = "online"
 
 PLANS = (
     "none",
@@ -35,13 +36,15 @@ PLANS = (
 """Keys of spaced_kd.schedule.SCHEDULES, in the order in which tables list students."""
 
 
-def option(default, doc, *, low=None, above=None, high=None, choices=None, **extra):
+def option(
+    default, doc, *, low=None, above=None, high=None, choices=None, **extra
+) -> Any:
     """Declare a field: `low`/`high` are inclusive bounds, `above` an exclusive one."""
     meta = {"doc": doc, "low": low, "above": above, "high": high, "choices": choices}
     return dataclasses.field(default=default, metadata=meta | extra)
 
 
-def section(cls, doc):
+def section(cls, doc) -> Any:
     """Declare a nested group of fields."""
     return dataclasses.field(default_factory=cls, metadata={"doc": doc})
 
@@ -205,10 +208,12 @@ class CheckpointConfig:
     """When the whole state is written to disk."""
 
     every_seconds: float = option(
-        120.0, "least time between two checkpoints, seconds; 0: at every tick", low=0.0
+        120.0,
+        "least time between two checkpoints, seconds (more where saving takes long); "
+        "0: at every tick",
+        low=0.0,
     )
     keep: int = option(2, "newest verified checkpoints that are kept", low=2)
-    keep_best: bool = option(True, "also keep each network's best parameters")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,7 +261,7 @@ class Config:
         metadata={"doc": "saving and resuming", "operational": True},
     )
     reference: str = option(
-        "online",
+        DEFAULT_REFERENCE,
         "student that paired differences are taken to, where the run has it",
         operational=True,
     )
@@ -305,8 +310,8 @@ PLAN_CHOICES: dict[str, dict[str, str]] = {
     "offline": {"teacher_bn": "running", "replay": "reshuffle", "remainder": "flush"},
     # The window's last short round is replayed, so that step counts match.
     "critical_period": {"remainder": "flush"},
-    # No teacher, hence the plain loss.
-    "none": {"method": "hard"},
+    # No teacher, hence the plain loss; from its weights it would be the teacher again.
+    "none": {"method": "hard", "init": "different"},
 }
 
 
@@ -362,6 +367,8 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
         parsed[name] = _resolve_auto(
             _parse(StudentConfig, merged, path), resolved.compat
         )
+    if resolved.reference != DEFAULT_REFERENCE:
+        registry.lookup(parsed, resolved.reference, "config.reference")
     return dataclasses.replace(
         resolved,
         student=_resolve_auto(resolved.student, resolved.compat),

@@ -48,6 +48,6 @@ class StorageError(SpacedKDError):
 
 
 class Interrupted(SpacedKDError):
-    """Stopped by a signal with the state saved; the same command continues."""
+    """Stopped by a signal; the same command continues from the last checkpoint."""
 
     code = 75

@@ -33,11 +33,13 @@ def make_predict(
       model: the network.
       group: the devices that share each batch.
       num_examples: rows of `images` [N, H, W, C] uint8.
-      batch_size: examples in one batch, all devices together.
+      batch_size: examples in one batch, all devices together; rounded up to a
+        multiple of the devices.
       mean: per channel, of pixels in [0, 1].
       std: likewise.
     """
     model = model.clone(axis=BatchAxis())
+    batch_size += -batch_size % len(group.devices)
     rounds = -(-num_examples // batch_size)
     index = np.zeros(rounds * batch_size, np.int32)
     index[:num_examples] = np.arange(num_examples)

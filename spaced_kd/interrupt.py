@@ -38,16 +38,20 @@ class StopRequest:
       resume_hint: told to the user in the line before a forced exit.
     """
 
-    def __init__(self, grace_seconds: float = 8.0):
+    def __init__(self, grace_seconds: float = 8.0, *, may_exit: bool = True):
         """Install nothing yet.
 
         Args:
+          may_exit: whether the process may be ended. If not (a notebook's kernel), no
+            deadline holds and a second signal raises KeyboardInterrupt.
           grace_seconds: how long the loop may take to acknowledge.
         """
         self.requested = False
         self.signal = ""
         self.resume_hint = "run the same command again"
         self._grace = grace_seconds
+        self._may_exit = may_exit
+        self._seen_at: float | None = None
         self._acknowledged = False
         self._decision = threading.Lock()
         self._old_handlers: dict[int, Any] = {}
@@ -62,7 +66,7 @@ class StopRequest:
             self._far_end.fileno(), warn_on_full_buffer=False
         )
         for number in _SIGNALS:
-            self._old_handlers[number] = signal.signal(number, self._on_signal)
+            self._old_handlers[number] = signal.signal(number, self._handle)
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
         return self
@@ -85,7 +89,15 @@ class StopRequest:
         with self._decision:
             self._acknowledged = True
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._seen_at is None:
+            self._seen_at = now
+        elif not self._may_exit and now - self._seen_at > _SAME_REQUEST_SECONDS:
+            raise KeyboardInterrupt
+        self._request(number)
+
+    def _request(self, number: int) -> None:
         self.requested = True
         self.signal = self.signal or signal.Signals(number).name
 
@@ -93,7 +105,7 @@ class StopRequest:
         first = None
         while True:
             waited = 0.0 if first is None else time.monotonic() - first
-            overdue = first is not None and not self._acknowledged
+            overdue = first is not None and self._may_exit and not self._acknowledged
             self._bell.settimeout(max(self._grace - waited, 1e-3) if overdue else None)
             try:
                 numbers = self._bell.recv(64)
@@ -108,8 +120,8 @@ class StopRequest:
             now = time.monotonic()
             if first is None:
                 first = now
-                self._on_signal(next(n for n in numbers if n in _SIGNALS), None)
-            elif now - first > _SAME_REQUEST_SECONDS:
+                self._request(next(n for n in numbers if n in _SIGNALS))
+            elif self._may_exit and now - first > _SAME_REQUEST_SECONDS:
                 os._exit(Interrupted.code)
 
     def _leave_unless_acknowledged(self) -> None:

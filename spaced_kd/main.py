@@ -19,7 +19,7 @@ USAGE = """Train one teacher and its students, or continue a run.
 --workdir=FOLDER         where everything is written; the same command again resumes
 
 Exit codes: 0 done, 2 config, 3 data, 4 checkpoint or workdir, 5 locked, 6 non-finite,
-7 storage, 75 interrupted with the state saved (run the same command again).
+7 storage, 75 interrupted (the same command continues from the last checkpoint).
 """
 
 
@@ -44,13 +44,13 @@ def main(argv: Sequence[str]) -> int:
         # Imported after the flags are known to be good: JAX takes a second.
         from spaced_kd import train
 
-        results = train.run(config, workdir)
+        results = train.run(config, workdir, may_exit=True)
     except SpacedKDError as error:
         kind = "stopped" if isinstance(error, Interrupted) else "error"
         print(f"{kind}: {error}", file=sys.stderr)
         return error.code
     except KeyboardInterrupt:
-        print("stopped: before training began; nothing is lost.", file=sys.stderr)
+        print("stopped: by Ctrl-C; the same command continues.", file=sys.stderr)
         return Interrupted.code
     print(results.table())
     print(f"report: {workdir}/report.html")

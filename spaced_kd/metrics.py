@@ -11,10 +11,10 @@ def is_correct(logits: jax.Array, labels: jax.Array, k: int = 1) -> jax.Array:
     """Return [B] bool: is the label among the k largest logits [B, C]?
 
     A tie counts as wrong unless fewer than k other classes reach the label's logit, so
-    a network that answers the same for every class scores 0, not 100 %.
+    a network that answers the same for every class scores 0, not 100 %. So does NaN.
     """
     own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
-    return jnp.sum(logits >= own, axis=-1) <= k
+    return jnp.sum(~(logits < own), axis=-1) <= k
 
 
 def classification(logits: jax.Array, labels: jax.Array) -> Metrics:

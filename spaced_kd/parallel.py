@@ -4,7 +4,7 @@ A batch is split over `devices`; the state is replicated without a leading devic
 so it looks the same for any number of devices. Rule for everything that runs under the
 axis: losses, BatchNorm sums and metrics are reduced by `BatchAxis.sum`, so that each
 device holds the value of the whole batch, and gradients are averaged once, in
-`steps.apply_gradients`. The gradient of such a reduced loss is then exact: `psum` is
+`steps._gradients`. The gradient of such a reduced loss is then exact: `psum` is
 its own transpose, which makes each device's gradient D times its share.
 """
 

@@ -115,6 +115,12 @@ def offline(name: str, student: StudentConfig, clock: Clock) -> Course:
 def constant_ahead(name: str, student: StudentConfig, clock: Clock) -> Course:
     """Follow a teacher that stays I updates ahead and is never frozen (Table 11)."""
     interval = interval_steps(name, student, clock)
+    if interval == clock.total_steps:
+        raise ConfigError(
+            f"student '{name}': a teacher that is always {interval} of "
+            f"{clock.total_steps} steps ahead leaves the student none; shorten "
+            "space_interval_epochs, or take plan='offline'."
+        )
     lag = interval if student.ahead == "delayed" else 0
     return Course(
         lockstep=((Span(interval, clock.total_steps), Member(name, lag=lag)),)

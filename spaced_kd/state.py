@@ -13,10 +13,9 @@ from spaced_kd.types import Params, Variables
 class NetState(flax.struct.PyTreeNode):
     """One network in training.
 
-    step: [] int32, completed updates; the learning rate and the keys are functions of
-    it. params: what the optimiser moves. A student's are {"net": ..., "method": ...}:
-    the
-      feature adaptor belongs to the student (released code, nets.py).
+    step: [] int32, completed updates; learning rate and keys are functions of it.
+    params: what the optimiser moves, {"net": ..., "method": ...}: the feature adaptor
+      belongs to the student (released code, nets.py).
     batch_stats: BatchNorm's running statistics, {} without BatchNorm.
     opt_state: the optimiser's.
     """

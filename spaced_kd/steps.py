@@ -41,7 +41,7 @@ class Student(NamedTuple):
 
     teacher_bn: "batch" or "running" statistics in the teacher's extra forward pass.
     online_teacher: "before" or "after" the teacher's update on the same batch.
-    replay: which stream a replay reads, see `Experiment`.
+    replay: which stream a replay reads, see `experiment.Streams`.
     """
 
     network: Network
@@ -296,9 +296,12 @@ def _member_step(
     def step(state, batch, key, views):
         if not method.needs_teacher:
             outputs = None
+        elif member.lag:
+            # The lag alone says how far the teacher is ahead.
+            outputs = forward(views.before, batch, key)
         elif student.online_teacher == "after":
             outputs = forward(views.after, batch, key)
-        elif member.lag:
+        elif student.teacher_bn == "running":
             outputs = forward(views.before, batch, key)
         else:
             # Paper Alg. 1 as released: the teacher's own training pass, before its
@@ -325,8 +328,8 @@ def passes_per_step(
     """Return network -> (forward, backward) passes that one step spends for it.
 
     A forward pass of the teacher that is made for a student's sake counts as the
-    student's. Online students before the update need none: they share the teacher's
-    training pass.
+    student's. Online students that see the teacher before its update, with the batch's
+    statistics, need none: they share the teacher's training pass.
     """
     if isinstance(segment, Replay):
         taught = students[segment.student].method.needs_teacher
@@ -335,9 +338,14 @@ def passes_per_step(
     for member in segment.members:
         student = students[member.student]
         taught = student.method.needs_teacher and not member.hard_only
-        own_pass = member.lag > 0 or student.online_teacher == "after"
+        own_pass = member.lag > 0 or _needs_forward(student)
         passes[member.student] = (1 + (taught and own_pass), 1)
     return passes
+
+
+def _needs_forward(student: Student) -> bool:
+    """Whether the teacher's own training pass is not what the student shall see."""
+    return student.online_teacher == "after" or student.teacher_bn == "running"
 
 
 def slots_axes(slots: Any) -> Any:

@@ -1,5 +1,6 @@
 """The host loop: advance tick by tick, evaluate, record, save, and resume exactly."""
 
+import contextlib
 import dataclasses
 import logging
 import sys
@@ -24,9 +25,9 @@ from spaced_kd import (
 )
 from spaced_kd import config as config_lib
 from spaced_kd.best import BestKeeper
-from spaced_kd.checkpoint import CheckpointLine
+from spaced_kd.checkpoint import Checkpoint, CheckpointLine
 from spaced_kd.engine import Engine
-from spaced_kd.errors import CheckpointError, Interrupted
+from spaced_kd.errors import CheckpointError, Interrupted, StorageError
 from spaced_kd.experiment import Experiment
 from spaced_kd.interrupt import StopRequest
 from spaced_kd.recorder import Offsets, Recorder
@@ -37,18 +38,26 @@ from spaced_kd.types import Metrics
 
 _log = logging.getLogger("spaced_kd")
 
+_SAVING_SHARE = 20.0
+"""Least time between checkpoints, in durations of the last one."""
+
 
 def run(
-    config: ml_collections.ConfigDict | config_lib.Config, workdir_path: str | Path
+    config: ml_collections.ConfigDict | config_lib.Config,
+    workdir_path: str | Path,
+    *,
+    may_exit: bool = False,
 ) -> Results:
     """Train one teacher and its students in a workdir, or continue what is there.
 
-    The same call again resumes; on the same machine and device count the end is bitwise
-    that of an uninterrupted run. A finished run is only reported.
+    The same call again resumes; on CPU, with the same machine and device count, the end
+    is bitwise that of an uninterrupted run. A finished run is only reported.
 
     Args:
       config: from `base_config()` with overrides, or already resolved.
       workdir_path: where everything is written; made if missing.
+      may_exit: whether a signal may end the process when a step takes too long to
+        wait for. The command line says yes; a notebook keeps its kernel.
 
     Returns:
       The results, also in `results.json`, `report.html` and `figures/`.
@@ -61,7 +70,7 @@ def run(
         config = config_lib.from_config_dict(config)
     path = Path(workdir_path).expanduser().resolve()
     hint = f"run the same command to continue from the last checkpoint in {path}"
-    with StopRequest() as stop, workdir.lock(path):
+    with StopRequest(may_exit=may_exit) as stop, workdir.lock(path):
         stop.resume_hint = hint
         dataset = data.load(config.data)
         parts = experiment.build(config, dataset)
@@ -86,7 +95,12 @@ class Loop:
         self._parts, self._path = parts, path
         self._engine = Engine(parts)
         self._line = CheckpointLine(path / "checkpoints", config.checkpoint.keep)
-        self._saved_at = time.monotonic()
+        self._saved_at, self._save_seconds = time.monotonic(), 0.0
+        # A checkpoint of the same shapes may still be of another run.
+        self._identity = {
+            "config": config_lib.fingerprint(config),
+            "data": parts.dataset.fingerprint,
+        }
         self._teacher_logits: dict[int, tuple[int, jax.Array]] = {}
         self._labels = jnp.asarray(parts.dataset.test.label)
         saved = self._line.latest()
@@ -94,6 +108,7 @@ class Loop:
         if saved is None:
             self._tick = 0
         else:
+            self._refuse_foreign(saved)
             self._tick = saved.tick
             offsets = Offsets(**saved.info["offsets"])
         self._saved = saved
@@ -150,7 +165,18 @@ class Loop:
                     )
         finally:
             bar.close()
-            self._recorder.close()
+            # What was worth keeping is flushed; this must not hide why the loop ended.
+            with contextlib.suppress(StorageError):
+                self._recorder.close()
+
+    def _refuse_foreign(self, saved: Checkpoint) -> None:
+        for what, value in self._identity.items():
+            if saved.info.get(what) != value:
+                raise CheckpointError(
+                    f"{saved.path} was saved by a run of another {what} (fingerprint "
+                    f"{str(saved.info.get(what))[:12]}, not {value[:12]}); choose "
+                    "another --workdir, or put this run's own checkpoints there."
+                )
 
     def _states(self) -> list[SeedState]:
         if self._saved is None:
@@ -206,13 +232,18 @@ class Loop:
         return self._teacher_logits[seed][1]
 
     def _is_due(self) -> bool:
+        # Large networks are saved less often, so that saving stays a small part.
         every = self._parts.config.checkpoint.every_seconds
+        every = max(every, _SAVING_SHARE * self._save_seconds) if every else 0.0
         return time.monotonic() - self._saved_at >= every
 
     def _save(self, states: list[SeedState]) -> None:
+        started = time.monotonic()
         offsets = self._recorder.flush()
         self._best.write()
-        self._line.save(self._tick, states, {"offsets": dataclasses.asdict(offsets)})
+        info = self._identity | {"offsets": dataclasses.asdict(offsets)}
+        self._line.save(self._tick, states, info)
+        self._save_seconds = time.monotonic() - started
         self._saved_at = time.monotonic()
 
 

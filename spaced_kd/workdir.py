@@ -87,7 +87,7 @@ def claim(workdir: Path, config: Config, data_fingerprint: str) -> bool:
     """Tie `workdir` to a configuration and its data, or check that it already is.
 
     Fields that may change within a run (paths, progress, checkpoint cadence) are not
-    compared; `config.json` keeps those of the first start. A folder without
+    compared; `config.json` takes over those of this start. A folder without
     `config.json` is taken as it is; nothing in it is deleted.
 
     Args:
@@ -104,9 +104,9 @@ def claim(workdir: Path, config: Config, data_fingerprint: str) -> bool:
     """
     path = workdir / "config.json"
     fields = science(config)
-    if os.path.lexists(path):
+    claimed = os.path.lexists(path)
+    if claimed:
         _refuse_other(path, fields, data_fingerprint)
-        return True
     write_json(
         path,
         {
@@ -117,7 +117,7 @@ def claim(workdir: Path, config: Config, data_fingerprint: str) -> bool:
             "science": fields,
         },
     )
-    return False
+    return claimed
 
 
 def _refuse_other(path: Path, fields: dict[str, Any], data_fingerprint: str) -> None:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import pathlib
 
 import pytest
 import tiny
@@ -107,6 +108,48 @@ def test_students_inherit_what_they_leave_open():
     assert (a.kd_weight, b.kd_weight) == (0.1, 0.9)
     assert (a.optim.momentum, b.optim.momentum) == (0.9, 0.5)
     assert a.optim.learning_rate == b.optim.learning_rate == 0.2
+
+
+# Written out from the specification (method A.5, A.6, E, I), not read from the table.
+CHOICES = {
+    "recommended": ("kl", "yes", "before", "batch", "different", "drop", "exact"),
+    "paper": ("kl", "no", "after", "running", "same", "flush", "exact"),
+    "released": ("probspace", "no", "before", "batch", "different", "drop", "exact"),
+}
+CHOICE_FIELDS = (
+    "soft_loss",
+    "temperature_squared",
+    "online_teacher",
+    "teacher_bn",
+    "init",
+    "remainder",
+    "replay",
+)
+
+
+@pytest.mark.parametrize("compat", CHOICES)
+def test_compat_follows_the_paper_or_the_released_code(compat):
+    config = _with(students={"s": student(plan="spaced")}, compat=compat)
+    resolved = from_config_dict(config).students["s"]
+    found = tuple(getattr(resolved, field) for field in CHOICE_FIELDS)
+    assert found == CHOICES[compat]
+
+
+def test_the_document_on_compat_says_what_the_table_does():
+    """A row of docs/deviations.md for each choice, with the same three values."""
+    text = (pathlib.Path(__file__).parents[1] / "docs" / "deviations.md").read_text()
+    for place, field in enumerate(CHOICE_FIELDS):
+        row = next(x for x in text.splitlines() if x.startswith(f"| `{field}`"))
+        cells = [cell.strip() for cell in row.split("|")[2:5]]
+        for cell, compat in zip(
+            cells, ("recommended", "paper", "released"), strict=True
+        ):
+            assert cell.startswith(f"`{CHOICES[compat][place]}`"), (field, compat)
+
+
+def test_a_reference_that_no_student_has_is_refused():
+    with pytest.raises(ConfigError, match="config.reference='onlin'"):
+        from_config_dict(_with(reference="onlin"))
 
 
 @pytest.mark.parametrize("compat", COMPAT)

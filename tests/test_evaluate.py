@@ -16,7 +16,8 @@ MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.1)
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "devices"), [(1, 1), (5, 1), (23, 1), (64, 1), (8, 2), (12, 4)]
+    ("batch_size", "devices"),
+    [(1, 1), (5, 1), (23, 1), (64, 1), (8, 2), (12, 4), (7, 4)],
 )
 def test_every_example_is_counted_once_whatever_the_batch(batch_size, devices):
     """A dropped or doubled last batch changes accuracies by a little, unnoticed."""
@@ -65,9 +66,10 @@ def test_the_teacher_has_no_gap_to_itself():
 
 def test_a_network_that_answers_the_same_for_all_classes_is_wrong():
     """Counting ties as hits would give a collapsed network 100 %."""
-    same = jnp.zeros((4, 12))
-    assert not metrics.is_correct(same, jnp.arange(4)).any()
-    assert not metrics.is_correct(same, jnp.arange(4), k=5).any()
+    for value in (0.0, jnp.nan):
+        same = jnp.full((4, 12), value)
+        assert not metrics.is_correct(same, jnp.arange(4)).any()
+        assert not metrics.is_correct(same, jnp.arange(4), k=5).any()
 
 
 def test_compiled_measurements_equal_eager_ones():

@@ -115,10 +115,15 @@ def _start(workdir, event="never", place="-", number=1, signum=signal.SIGKILL):
 
 
 def _end(workdir):
-    """Hashes of the final state, and the log."""
-    newest = max((workdir / "checkpoints").glob("0*"))
-    leaves = json.loads((newest / "manifest.json").read_text())["body"]["leaves"]
-    return newest.name, leaves, (workdir / "metrics.jsonl").read_bytes()
+    """Hashes of the final state and of everybody's best, and the log."""
+    hashes = {
+        str(path.relative_to(workdir)): json.loads(path.read_text())["body"]["leaves"]
+        for path in (
+            max((workdir / "checkpoints").glob("0*/manifest.json")),
+            *(workdir / "best").rglob("manifest.json"),
+        )
+    }
+    return hashes, (workdir / "metrics.jsonl").read_bytes()
 
 
 # SIGTERM and SIGINT save and exit 75; after SIGKILL the last checkpoint counts.

@@ -188,6 +188,10 @@ def test_critical_period_without_teaching_outside():
             {"plan": "critical_period", "window_stop_epochs": 81.0},
             ["81", "num_epochs=80"],
         ),
+        (
+            {"plan": "constant_ahead", "space_interval_epochs": 80.0},
+            ["31280 of 31280", "offline"],
+        ),
     ],
 )
 def test_impossible_intervals_are_refused_with_the_numbers(fields, words):

@@ -184,11 +184,13 @@ def test_scan_equals_loop(model):
     chex.assert_trees_all_close(scanned, looped, rtol=2e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("chunk_steps", [1, 3, 7])
-def test_the_chunk_length_changes_no_bit(chunk_steps):
-    """A resumed run may be cut elsewhere; the numbers must not notice."""
-    whole = _train(chunk_steps=4)
-    other = _train(chunk_steps=chunk_steps)
+@pytest.mark.parametrize("model", ["mlp", "tiny_cnn"])
+@pytest.mark.parametrize("chunk_steps", [1, 7])
+def test_the_chunk_length_changes_no_bit(chunk_steps, model):
+    """Chunks and single steps are mixed; the numbers must not notice."""
+    fields = {"teacher__model": model, "student__model": model}
+    whole = _train(chunk_steps=4, **fields)
+    other = _train(chunk_steps=chunk_steps, **fields)
     chex.assert_trees_all_equal(whole, other)
 
 
@@ -334,17 +336,25 @@ def test_compute_of_one_step():
         "before": student(plan="online", online_teacher="before"),
         "after": student(plan="online", online_teacher="after"),
         "ahead": student(plan="constant_ahead"),
+        "running": student(plan="online", teacher_bn="running"),
         "spaced": student(plan="spaced"),
     }
     parts = experiment.build(tiny.config(students), data.load(tiny.config().data))
     built = parts.networks(BatchAxis()).students
-    members = (Member("none"), Member("before"), Member("after"), Member("ahead", 2))
+    members = (
+        Member("none"),
+        Member("before"),
+        Member("after"),
+        Member("ahead", 2),
+        Member("running"),
+    )
     assert steps.passes_per_step(Lockstep(0, 1, members), built) == {
         "teacher": (1, 1),
         "none": (1, 1),
         "before": (1, 1),
         "after": (2, 1),
         "ahead": (2, 1),
+        "running": (2, 1),
     }
     assert steps.passes_per_step(Replay("spaced", 0, 1, 1), built) == {"spaced": (2, 1)}
 

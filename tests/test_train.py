@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -230,24 +231,60 @@ def test_a_changed_config_is_refused_with_both_values(whole):
     assert "\n" not in str(error.value)
 
 
-def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
+def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_checkpoint(
+    tmp_path, monkeypatch
+):
     """NaN must never reach a checkpoint or a table."""
-    config = tiny.config(teacher__optim__learning_rate=1e20)
-    with pytest.raises(NonFiniteError, match=r"teacher/.*update \d+ \(seed 0") as error:
+    diverging = lambda *args: lambda step: jax.numpy.where(step < 9, 0.05, 1e30)
+    monkeypatch.setattr(experiment, "learning_rate_schedule", diverging)
+    config = tiny.config()
+    with pytest.raises(NonFiniteError) as error:
         spaced_kd.run(config, tmp_path)
+    assert re.search(r"teacher/\w+ became .* at update 1\d \(seed 0", str(error.value))
     assert "\n" not in str(error.value)
-    for path in (tmp_path / "checkpoints").glob("0*"):
-        line = CheckpointLine(tmp_path / "checkpoints", keep=2)
-        parts = experiment.build(config, data.load(config.data))
-        saved = line.latest()
-        assert saved is not None
-        assert path.exists()
-        states = line.restore(saved, experiment.state_template(parts))
-        assert all(np.isfinite(x).all() for x in jax.tree.leaves(states))
+    line = CheckpointLine(tmp_path / "checkpoints", keep=2)
+    parts = experiment.build(config, data.load(config.data))
+    saved = line.latest()
+    assert saved is not None and saved.tick > 3
+    states = line.restore(saved, experiment.state_template(parts))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(states))
     rows = read_rows(tmp_path / "metrics.jsonl")
-    assert all(
-        np.isfinite(v) for row in rows for v in row.values() if not isinstance(v, str)
-    )
+    assert len(rows) > 3
+    with pytest.raises(NonFiniteError):
+        spaced_kd.run(config, tmp_path)
+    again = line.latest()
+    assert again is not None and again.tick == saved.tick
+
+
+@pytest.mark.parametrize("lost", ["config.json", "a foreign checkpoint"])
+def test_a_checkpoint_of_another_config_is_refused(tmp_path, lost):
+    """Equal shapes are not enough: half a run each of two configs is nobody's."""
+    spaced_kd.run(tiny.config(num_epochs=1), tmp_path / "a")
+    other = tiny.config(num_epochs=1, student__kd_weight=0.9)
+    if lost == "config.json":
+        (tmp_path / "a" / "config.json").unlink()
+        workdir = tmp_path / "a"
+    else:
+        workdir = tmp_path / "b"
+        shutil.copytree(tmp_path / "a" / "checkpoints", workdir / "checkpoints")
+    with pytest.raises(CheckpointError, match="of another config") as error:
+        spaced_kd.run(other, workdir)
+    assert "\n" not in str(error.value)
+
+
+def test_paper_mode_trains(tmp_path):
+    """Updated teacher, running statistics, shared first weights, a flushed rest."""
+    students = {
+        "baseline": student(plan="none"),
+        "online": student(plan="online"),
+        "spaced": student(plan="spaced", space_interval_epochs=1.5),
+    }
+    found = spaced_kd.run(
+        tiny.config(students, compat="paper", num_epochs=2), tmp_path
+    ).to_dict()["students"]
+    assert {name: s["updates"] for name, s in found.items()} == dict.fromkeys(found, 14)
+    assert found["online"]["forward_passes"] == 28
+    assert found["baseline"]["acc1_last"] != found["online"]["acc1_last"]
 
 
 def test_damaged_checkpoints_are_refused_and_left_alone(tmp_path):

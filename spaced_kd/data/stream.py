@@ -13,7 +13,7 @@ import numpy as np
 
 from spaced_kd.errors import ConfigError
 
-# A chunk crosses at most one epoch border, and a replay jumps back one window.
+# A replay jumps back one window, which seldom spans more epochs than this.
 _EPOCHS_KEPT = 4
 
 
