@@ -110,7 +110,9 @@ def knowledge(
             lag = segment["students"][student]
             first = max(start, lag)
             if first < stop:
-                updates = first + after, stop - 1 + after
+                # A lag alone says how far the teacher is ahead.
+                extra = 0 if lag else after
+                updates = first + extra, stop - 1 + extra
                 found.append(Knowledge(first - lag, stop - lag, *updates, False))
     return found
 
