@@ -2,7 +2,7 @@
 
     python -m spaced_kd.main --config=configs/cifar100_cpu.py --workdir=runs/small
 
-4,000 training images (40 a class), 2,000 test images, 10 epochs, 3 seeds; 2 CPU cores.
+3,000 training images (30 a class), 1,000 test images, 9 epochs, 3 seeds; 2 CPU cores.
 It shows the machinery on real images; so short a run says little about the method.
 Variants: `:smoke` (a few steps).
 """
@@ -13,12 +13,12 @@ from spaced_kd.config import base_config, student
 def get_config(variant: str = ""):
     config = base_config()
     config.num_seeds = 3
-    config.num_epochs = 10
+    config.num_epochs = 9
     config.num_devices = 1
-    config.chunk_steps = 8
-    config.data.num_train_examples = 4000
-    config.data.num_test_examples = 2000
-    config.data.batch_size = 125
+    config.chunk_steps = 5
+    config.data.num_train_examples = 3000
+    config.data.num_test_examples = 1000
+    config.data.batch_size = 60
     config.teacher.model = "resnet8"
     config.student.model = "resnet8"
     config.teacher.optim.learning_rate = 0.05
