@@ -23,7 +23,7 @@ import jax
 import spaced_kd
 from spaced_kd.config import Config, fingerprint, science, to_dict
 from spaced_kd.errors import CheckpointError, LockedError
-from spaced_kd.writers import read_json, storage_error
+from spaced_kd.writers import read_json, storage_error, write_whole
 
 _FORMAT = 1
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -212,27 +212,11 @@ def _run_git(folder: Path, *arguments: str) -> str | None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace a file by `value` as JSON, keys sorted; a kill leaves old or new, whole.
+    """Replace a file by `value` as JSON, keys sorted; see `write_whole`.
 
     Raises:
       ValueError: NaN or infinity in `value` (a bug of the caller); nothing is written.
       StorageError: the file cannot be written.
     """
     text = json.dumps(value, allow_nan=False, indent=2, sort_keys=True) + "\n"
-    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            with temp.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temp, path)
-        finally:
-            temp.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise storage_error("write", path, error) from error
+    write_whole(path, text)

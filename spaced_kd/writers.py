@@ -176,15 +176,26 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_whole(path: Path, text: str) -> Path:
-    """Replace a file by `text`, so that a reader sees the old or the new one.
+    """Replace a file by `text`; a reader, or a kill, finds the old or the new one.
 
     Raises:
       StorageError: it cannot be written.
     """
-    partial = path.with_name(path.name + ".partial")
+    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        try:
+            with temp.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temp, path)
+        finally:
+            temp.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     except OSError as error:
         raise storage_error("write", path, error) from error
     return path

@@ -194,9 +194,14 @@ def test_operational_fields_may_change(tmp_path):
     """Moving the data or saving more often would cost the run."""
     workdir.claim(tmp_path, make_config(), "f00d")
     moved = make_config(
-        data__dir="/elsewhere", checkpoint__keep=5, progress="none", reference="x"
+        data__dir="/elsewhere",
+        checkpoint__keep=5,
+        progress="none",
+        reference="spaced_1_5",
     )
     assert workdir.claim(tmp_path, moved, "f00d") is True
+    stored = json.loads((tmp_path / "config.json").read_text())["config"]
+    assert (stored["reference"], stored["data"]["dir"]) == ("spaced_1_5", "/elsewhere")
 
 
 def numeric_changes(node, prefix=""):
