@@ -469,7 +469,7 @@ def _read_arrays(path: Path, leaves: dict[str, Any]) -> dict[str, np.ndarray]:
         empty = None if spec.size else np.zeros(spec.shape, spec.dtype)
         value = np.asarray(stored.get(name, empty))
         if _spec(value) != _spec(spec):
-            raise _Damaged(f"{name} does not have the shape that was saved")
+            raise _Damaged(f"{name} does not have the values that were saved")
         arrays[name] = value
     digests = _in_threads(_digest, arrays.values())
     for (name, leaf), digest in zip(leaves.items(), digests, strict=True):

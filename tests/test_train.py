@@ -284,7 +284,7 @@ def test_paper_mode_trains(tmp_path):
     ).to_dict()["students"]
     assert {name: s["updates"] for name, s in found.items()} == dict.fromkeys(found, 14)
     assert found["online"]["forward_passes"] == 28
-    assert found["baseline"]["acc1_last"] != found["online"]["acc1_last"]
+    assert found["baseline"]["loss_last"] != found["online"]["loss_last"]
 
 
 def test_damaged_checkpoints_are_refused_and_left_alone(tmp_path):
