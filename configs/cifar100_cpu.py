@@ -2,8 +2,9 @@
 
     python -m spaced_kd.main --config=configs/cifar100_cpu.py --workdir=runs/small
 
-3,000 training images (30 a class), 1,000 test images, 9 epochs, 3 seeds; 2 CPU cores.
-It shows the machinery on real images; so short a run says little about the method.
+3,000 training images (30 a class), 1,000 test images, 9 epochs, 3 seeds; 13
+minutes on 2 shared CPU cores. It shows the machinery on real images; so short a run
+says little about the method.
 Variants: `:smoke` (a few steps).
 """
 

@@ -2,7 +2,7 @@
 
     python -m spaced_kd.main --config=configs/digits.py --workdir=runs/digits
 
-Hardware: 2 CPU cores, about 1 minute. With all data, digits saturate near 99 %; here
+Hardware: 2 CPU cores, under 1 minute. With all data, digits saturate near 99 %; here
 300 training images leave the students room to differ, on 1497 test images.
 Variants: `:smoke` (seconds).
 """
