@@ -178,7 +178,7 @@ def _streams(config: Config, dataset: Dataset, repetition: int) -> Streams:
 
 
 def _groups(config: Config) -> tuple[SeedGroup, ...]:
-    # Measured on CPU: docs/performance.md.
+    # Measured on CPU, taken over elsewhere: docs/performance.md.
     layout = "sequential" if config.seed_layout == AUTO else config.seed_layout
     shared = {"config.data.batch_size": config.data.batch_size}
     devices = choose_devices(config.num_devices, {} if layout == "devices" else shared)
