@@ -2,7 +2,7 @@
 
 XLA:CPU brings convolutions into the layout that its fast kernels need only in a
 program's entry computation. Inside a while body (scan, map, cond) the two gradient
-convolutions stay in a transposed layout and run as naive loops, 16 to 70 times slower
+convolutions stay in a transposed layout and run as naive loops, many times slower
 (jax issue 12868). Here both gradients are written as ordinary forward convolutions in
 the canonical layout, with barriers that keep XLA from folding the transposes back. The
 gradients equal those of the stock form.

@@ -94,7 +94,7 @@ def _layouts(text: str) -> list[str]:
 
 
 def test_no_slow_convolution_inside_a_compiled_scan_on_cpu():
-    """In another layout XLA:CPU runs them 16 to 70 times slower inside a while body."""
+    """In another layout XLA:CPU runs them as naive loops inside a while body."""
     assert jax.default_backend() == "cpu"
     assert not _slow_convolutions(conv.convolve)
     # The control: without the remedy the guard does find them.
