@@ -296,13 +296,10 @@ def _member_step(
     def step(state, batch, key, views):
         if not method.needs_teacher:
             outputs = None
-        elif member.lag:
-            # The lag alone says how far the teacher is ahead.
-            outputs = forward(views.before, batch, key)
-        elif student.online_teacher == "after":
-            outputs = forward(views.after, batch, key)
-        elif student.teacher_bn == "running":
-            outputs = forward(views.before, batch, key)
+        elif _needs_forward(student, member):
+            # The lag alone says how far a teacher that is constantly ahead is.
+            updated = student.online_teacher == "after" and not member.lag
+            outputs = forward(views.after if updated else views.before, batch, key)
         else:
             # Paper Alg. 1 as released: the teacher's own training pass, before its
             # update; costs nothing.
@@ -338,14 +335,14 @@ def passes_per_step(
     for member in segment.members:
         student = students[member.student]
         taught = student.method.needs_teacher and not member.hard_only
-        own_pass = member.lag > 0 or _needs_forward(student)
-        passes[member.student] = (1 + (taught and own_pass), 1)
+        passes[member.student] = (1 + (taught and _needs_forward(student, member)), 1)
     return passes
 
 
-def _needs_forward(student: Student) -> bool:
+def _needs_forward(student: Student, member: Member) -> bool:
     """Whether the teacher's own training pass is not what the student shall see."""
-    return student.online_teacher == "after" or student.teacher_bn == "running"
+    other_teacher = student.online_teacher == "after" or student.teacher_bn == "running"
+    return member.lag > 0 or other_teacher
 
 
 def slots_axes(slots: Any) -> Any:

@@ -229,3 +229,14 @@ wait(lambda: stop.requested)
 stop.acknowledge()
 """)
     assert (done.returncode, done.stdout) == (0, "left the block\n"), done.stderr
+
+
+def test_a_notebook_keeps_its_kernel_and_a_second_signal_is_an_ordinary_interrupt():
+    """os._exit in a kernel would take all of the user's variables with it."""
+    with StopRequest(grace_seconds=0.1, may_exit=False) as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.6)
+        assert stop.requested
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)

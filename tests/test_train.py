@@ -6,6 +6,7 @@ import json
 import pathlib
 import re
 import shutil
+import time
 from types import SimpleNamespace
 
 import jax
@@ -366,3 +367,14 @@ def test_real_cifar100_through_the_command_line(shared_data, tmp_path, capsys):
     ]
     assert last < first
     assert (tmp_path / "report.html").stat().st_size > 10_000
+
+
+def test_saving_stays_a_small_part_of_a_run_with_large_networks():
+    """With saves of a minute, one every two minutes would cost half the time."""
+    loop = object.__new__(train.Loop)
+    loop._parts = SimpleNamespace(config=tiny.config(checkpoint__every_seconds=50.0))
+    loop._saved_at = time.monotonic() - 100
+    loop._save_seconds = 10.0
+    assert not loop._is_due()
+    loop._save_seconds = 1.0
+    assert loop._is_due()
