@@ -74,8 +74,40 @@ class DataConfig:
         "an epoch's incomplete last batch: keep (padded, masked; as released) or drop",
         choices=("keep", "drop"),
     )
-    crop_padding: int = option(
-        4, "random crop after zero-padding, pixels; 0: none", low=0
+    image_size: int = option(
+        0, "side of the square image that the networks see, pixels; 0: as stored", low=0
+    )
+    normalization: str = option(
+        "dataset",
+        "pixel mean and standard deviation: the data set's own, cifar10 (released self "
+        "KD), or imagenet (released transformers, also for CIFAR)",
+        choices=("dataset", "cifar10", "imagenet"),
+    )
+    interpolation: str = option(
+        "bilinear",
+        "of every resize: bilinear (torchvision's default) or bicubic (transformers)",
+        choices=("bilinear", "bicubic"),
+    )
+    eval_resize: int = option(
+        0,
+        "test images: resize the shorter side to this, then crop the centre to "
+        "image_size, pixels; 0: resize to image_size squarely",
+        low=0,
+    )
+    resized_crop_scale: float = option(
+        0.0,
+        "random resized crop: least share of the image's area (released: 0.08), "
+        "aspect 3/4 to 4/3; 0: none",
+        low=0.0,
+        high=1.0,
+    )
+    crop_padding: int = option(4, "random crop after padding, pixels; 0: none", low=0)
+    fill: int = option(
+        0,
+        "grey value of what crop and rotation bring in from outside (released self KD: "
+        "128)",
+        low=0,
+        high=255,
     )
     horizontal_flip: bool = option(True, "mirror with probability 1/2")
     rotation_degrees: float = option(
@@ -84,12 +116,82 @@ class DataConfig:
         low=0.0,
         high=180.0,
     )
+    policy: str = option(
+        "none",
+        "none, autoaugment (the CIFAR-10 policy; released self KD) or randaugment "
+        "(released transformers)",
+        choices=("none", "autoaugment", "randaugment"),
+    )
+    randaugment_layers: int = option(2, "operations on an image", low=1)
+    randaugment_magnitude: float = option(
+        9.0, "mean strength, 0 to 10 (m9)", low=0.0, high=10.0
+    )
+    randaugment_std: float = option(
+        0.5, "standard deviation of the strength (mstd0.5)", low=0.0
+    )
+    cutout_pixels: int = option(
+        0, "side of one black square, pixels (released self KD: 16); 0: none", low=0
+    )
+    random_erasing: float = option(
+        0.0,
+        "probability that a rectangle becomes noise (released transformers: 0.25)",
+        low=0.0,
+        high=1.0,
+    )
     eval_batch_size: int = option(500, "global batch in evaluation, examples", low=1)
+    input: str = option(
+        AUTO,
+        "where training images wait: device (all of them, as uint8), stream (read "
+        "again for every use), or auto (as the data set comes)",
+        choices=(AUTO, "device", "stream"),
+    )
+    stream_memory_mib: int = option(
+        2048, "host memory for images read ahead, MiB", low=1, operational=True
+    )
+    stream_threads: int = option(
+        16, "threads that read and decode", low=1, operational=True
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ArchConfig:
+    """What an architecture's name leaves open; each family reads its own fields.
+
+    A field that differs from its default and that the model does not have is an error.
+    """
+
+    stem: str = option(
+        "cifar",
+        "ResNets: cifar (3x3, no max-pool; released, at every image size) or imagenet "
+        "(7x7 stride 2, max-pool)",
+        choices=("cifar", "imagenet"),
+    )
+    param_factor: float = option(
+        1.0,
+        "ResNets: parameters as a multiple, channels int(64 sqrt(f)) (Tables 9, 10 as "
+        "released)",
+        above=0.0,
+    )
+    channel_multiple: float = option(
+        1.0, "ResNets: channels as a multiple (the other reading of x2)", above=0.0
+    )
+    init: str = option(
+        "torch",
+        "ResNets: torch (PyTorch's default; released online KD) or kaiming (normal, "
+        "fan out; released self KD)",
+        choices=("torch", "kaiming"),
+    )
+    patch_size: int = option(
+        16, "transformers: side of a patch, pixels (released: 16)", low=1
+    )
+    drop_path: float = option(
+        0.1, "transformers: DropPath rate of the last block", low=0.0, high=1.0
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
-    """Optimiser of one network; the schedule runs on that network's own step count."""
+    """Optimiser of one network and its learning rate over time."""
 
     name: str = option("sgd", "optimiser, a key of spaced_kd.optim.OPTIMIZERS")
     learning_rate: float = option(
@@ -97,15 +199,44 @@ class OptimConfig:
     )
     momentum: float = option(0.9, "SGD momentum (paper 5.1)", low=0.0, high=1.0)
     nesterov: bool = option(False, "Nesterov form of momentum")
+    beta1: float = option(0.9, "AdamW: decay of the first moment", low=0.0, high=1.0)
+    beta2: float = option(0.999, "AdamW: decay of the second moment", low=0.0, high=1.0)
     weight_decay: float = option(
-        5e-4, "coupled decay on all parameters (released code)", low=0.0
+        5e-4,
+        "sgd: added to the gradient (coupled); adamw: decoupled (released: 0.05)",
+        low=0.0,
+    )
+    decay_on: str = option(
+        "all",
+        "what decays: all parameters (released ResNets), or matrices (released "
+        "transformers: no 1-D tensors, no tokens, no position embeddings)",
+        choices=("all", "matrices"),
     )
     schedule: str = option(
         "constant",
         "learning-rate schedule (paper 5.1: constant)",
         choices=("constant", "cosine"),
     )
-    warmup_epochs: float = option(0.0, "linear warm-up from 0, epochs", low=0.0)
+    final_learning_rate: float = option(
+        0.0, "where a cosine ends (released transformers: 5e-6)", low=0.0
+    )
+    warmup_epochs: float = option(
+        0.0, "linear warm-up, epochs; the cosine counts from 0 all the same", low=0.0
+    )
+    warmup_learning_rate: float = option(
+        0.0, "where warm-up starts (released transformers: 5e-7)", low=0.0
+    )
+    schedule_unit: str = option(
+        "step",
+        "the rate changes every step, or every epoch (released transformers)",
+        choices=("step", "epoch"),
+    )
+    schedule_clock: str = option(
+        "own",
+        "whose updates the schedule counts: own, or teacher (released transformers: a "
+        "replay runs at the teacher's current rate)",
+        choices=("own", "teacher"),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +244,7 @@ class TeacherConfig:
     """The one teacher of the run, trained by plain cross-entropy."""
 
     model: str = option("resnet18", "architecture, a key of spaced_kd.models.MODELS")
+    arch: ArchConfig = section(ArchConfig, "what the name leaves open")
     optim: OptimConfig = section(OptimConfig, "optimiser")
 
 
@@ -121,6 +253,7 @@ class StudentConfig:
     """One student; every student of a run shares the teacher and the batches."""
 
     model: str = option("resnet18", "architecture, a key of spaced_kd.models.MODELS")
+    arch: ArchConfig = section(ArchConfig, "what the name leaves open")
     optim: OptimConfig = section(OptimConfig, "optimiser")
     plan: str = option(
         "online", "who trains when (spaced_kd.schedule.SCHEDULES)", choices=PLANS
@@ -148,6 +281,12 @@ class StudentConfig:
         "BatchNorm statistics of the frozen teacher: batch (of the replayed batch) or "
         "running (its own averages)",
         choices=(AUTO, "batch", "running"),
+    )
+    teacher_drop_path: str = option(
+        "on",
+        "DropPath of the frozen transformer teacher: on (as released; its targets are "
+        "noisy) or off",
+        choices=("on", "off"),
     )
     online_teacher: str = option(
         AUTO,
@@ -246,6 +385,21 @@ class Config:
         "scan",
         "how a chunk is composed: scan (lax.scan), or loop (one call a step, to debug)",
         choices=("scan", "loop"),
+    )
+    compute_dtype: str = option(
+        "float32",
+        "arithmetic of the networks; parameters, BatchNorm statistics and losses stay "
+        "float32",
+        choices=("float32", "bfloat16"),
+    )
+    remat: bool = option(
+        False, "compute activations again in the backward pass, to save memory"
+    )
+    micro_batches: int = option(
+        1,
+        "parts in which a batch passes the network, to save memory; BatchNorm then "
+        "uses each part's statistics",
+        low=1,
     )
     eval_every_epochs: int = option(
         1, "each network is evaluated after so many epochs of its own updates", low=1

@@ -116,20 +116,30 @@ def torch_uniform(fan_in: int) -> nn.initializers.Initializer:
     return init
 
 
+def kaiming_fan_out(size: int, channels: int) -> nn.initializers.Initializer:
+    """Return He's normal initialisation for ReLU by fan out: N(0, 2 / (size^2 C))."""
+    return nn.initializers.normal((2 / (size**2 * channels)) ** 0.5)
+
+
 class Conv(nn.Module):
-    """A convolution without bias, PyTorch's default initialisation."""
+    """A convolution without bias, computed in the type of its input.
+
+    init: "torch" (PyTorch's default) or "kaiming" (normal, fan out).
+    """
 
     channels: int
     size: int = 3
     stride: int = 1
+    init: str = "torch"
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """Map [B, H, W, C_in] to [B, ceil(H/stride), ceil(W/stride), channels]."""
         inputs = images.shape[-1]
-        kernel = self.param(
-            "kernel",
-            torch_uniform(self.size**2 * inputs),
-            (self.size, self.size, inputs, self.channels),
-        )
-        return convolve(images, kernel, self.stride)
+        if self.init == "kaiming":
+            init = kaiming_fan_out(self.size, self.channels)
+        else:
+            init = torch_uniform(self.size**2 * inputs)
+        shape = (self.size, self.size, inputs, self.channels)
+        kernel = self.param("kernel", init, shape)
+        return convolve(images, kernel.astype(images.dtype), self.stride)

@@ -10,17 +10,17 @@ from spaced_kd.parallel import BatchAxis
 
 
 class Dense(nn.Module):
-    """A linear layer with bias, PyTorch's default initialisation."""
+    """A linear layer with bias in float32, PyTorch's default initialisation."""
 
     width: int
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Map [B, D] to [B, width]."""
+        """Map [..., D] of any float type to [..., width] float32."""
         init = torch_uniform(x.shape[-1])
         kernel = self.param("kernel", init, (x.shape[-1], self.width))
         bias = self.param("bias", init, (self.width,))
-        return x @ kernel + bias
+        return x.astype(jnp.float32) @ kernel + bias
 
 
 class BatchNorm(nn.Module):
@@ -28,7 +28,8 @@ class BatchNorm(nn.Module):
 
     Unlike `flax.linen.BatchNorm` the statistics are sums over devices divided once, so
     that padding may fall on any device, and the running variance is the unbiased one,
-    as in PyTorch. momentum is the share that the old running value keeps.
+    as in PyTorch. momentum is the share that the old running value keeps. Statistics
+    are float32 whatever the type of the activations, which the result has again.
     """
 
     axis: BatchAxis = BatchAxis()
@@ -55,15 +56,15 @@ class BatchNorm(nn.Module):
         else:
             mean, var = running_mean.value, running_var.value
         factor = scale * lax.rsqrt(var + self.epsilon)
-        return x * factor + (bias - mean * factor)
+        return (x * factor + (bias - mean * factor)).astype(x.dtype)
 
     def _statistics(self, x, mask):
         axes = tuple(range(x.ndim - 1))
-        weighted = x
+        weighted = x.astype(jnp.float32)
         count = jnp.float32(x.size // x.shape[-1])
         if mask is not None:
             shape = mask.shape + (1,) * (x.ndim - 1)
-            weighted = jnp.where(mask.reshape(shape), x, 0)
+            weighted = jnp.where(mask.reshape(shape), weighted, 0)
             count = mask.sum() * jnp.float32(x[0].size // x.shape[-1])
         total, squares, count = self.axis.sum(
             (weighted.sum(axes), jnp.square(weighted).sum(axes), count)

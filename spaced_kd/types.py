@@ -12,6 +12,9 @@ Metrics = dict[str, jax.Array]
 Device = Any
 """A `jax.Device`, which type checkers take for a variable."""
 
+Dtype = Any
+"""What `jnp.dtype` takes; flax modules hold the scalar type itself."""
+
 Params = Any
 """A pytree of arrays; which one is the model's own business."""
 
@@ -24,10 +27,14 @@ class ModelOutput(NamedTuple):
 
     logits: [B, num_classes] float32, before any softmax.
     features: [B, D] float32, the vector the last linear layer reads.
+    soft_logits: [B, num_classes] float32, what the teacher's soft targets train where
+      a network has a head of its own for them (DeiT's distillation token); None: the
+      logits. A network in eval mode returns the mean of both heads as its logits.
     """
 
     logits: jax.Array
     features: jax.Array
+    soft_logits: jax.Array | None = None
 
 
 class Batch(NamedTuple):

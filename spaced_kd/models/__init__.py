@@ -1,6 +1,12 @@
 """Architectures: one family a file, one line here."""
 
+import dataclasses
+
+import jax.numpy as jnp
+
 from spaced_kd import registry
+from spaced_kd.config import ArchConfig
+from spaced_kd.errors import ConfigError
 from spaced_kd.models import mlp, resnet, small_cnn
 from spaced_kd.models.base import Model
 
@@ -12,11 +18,44 @@ MODELS = {
     "resnet18": resnet.resnet18,
 }
 
+DEFAULT_ARCH = ArchConfig()
 
-def make_model(name: str, num_classes: int) -> Model:
+
+def make_model(
+    name: str,
+    num_classes: int,
+    arch: ArchConfig = DEFAULT_ARCH,
+    *,
+    compute_dtype: str = "float32",
+    remat: bool = False,
+) -> Model:
     """Return the network that `name` names.
 
+    Args:
+      name: a key of MODELS.
+      num_classes: width of the logits.
+      arch: what the name leaves open.
+      compute_dtype: "float32" or "bfloat16".
+      remat: compute activations again in the backward pass.
+
     Raises:
-      ConfigError: unknown name.
+      ConfigError: unknown name, or a field of `arch` that this network does not have.
     """
-    return registry.lookup(MODELS, name, "model")(num_classes=num_classes)
+    family = registry.lookup(MODELS, name, "model")
+    options = {}
+    fields = getattr(family, "func", family).__dataclass_fields__
+    for field in dataclasses.fields(ArchConfig):
+        value = getattr(arch, field.name)
+        if field.name in fields:
+            options[field.name] = value
+        elif value != field.default:
+            raise ConfigError(
+                f"arch.{field.name}={value!r} is not an option of model '{name}'; "
+                f"leave it at {field.default!r}, or choose another model."
+            )
+    return family(
+        num_classes=num_classes,
+        dtype=jnp.dtype(compute_dtype).type,
+        remat=remat,
+        **options,
+    )
