@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from spaced_kd import schedule
 from spaced_kd.config import AUTO, Config, OptimConfig
-from spaced_kd.data.augment import AugmentSpec, spec_of
+from spaced_kd.data.augment_spec import AugmentSpec, spec_of
 from spaced_kd.data.stream import Stream
 from spaced_kd.errors import ConfigError
 from spaced_kd.keys import SeedKeys, seed_keys
@@ -47,8 +47,8 @@ class Experiment:
 
     groups: which repetitions run together, and where. streams: by repetition.
     plan: uncut segments. ticks: the plan cut up, with evaluations; an index into it is
-    the run's position. updates: network -> updates in the whole run. spec:
-    augmentation.
+    the run's position. updates: network -> updates in the whole run. spec: what is
+    done to images.
     """
 
     config: Config
@@ -146,7 +146,9 @@ def state_template(experiment: Experiment) -> list[SeedState]:
 
 
 def _init_seed(experiment: Experiment, networks: Networks, keys: SeedKeys) -> SeedState:
-    image = jnp.zeros((1, *experiment.dataset.image_shape))
+    height, width, channels = experiment.dataset.image_shape
+    size = experiment.spec.output_size(height, width)
+    image = jnp.zeros((1, *size, channels))
     teacher = networks.teacher
     outputs, variables = _init_network(teacher, keys.teacher_init, image)
     state = {"teacher": init_state(variables, {}, teacher.tx)}
