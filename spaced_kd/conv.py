@@ -124,19 +124,19 @@ def kaiming_fan_out(size: int, channels: int) -> nn.initializers.Initializer:
 class Conv(nn.Module):
     """A convolution without bias, computed in the type of its input.
 
-    init: "torch" (PyTorch's default) or "kaiming" (normal, fan out).
+    weight_init: "torch" (PyTorch's default) or "kaiming" (normal, fan out).
     """
 
     channels: int
     size: int = 3
     stride: int = 1
-    init: str = "torch"
+    weight_init: str = "torch"
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """Map [B, H, W, C_in] to [B, ceil(H/stride), ceil(W/stride), channels]."""
         inputs = images.shape[-1]
-        if self.init == "kaiming":
+        if self.weight_init == "kaiming":
             init = kaiming_fan_out(self.size, self.channels)
         else:
             init = torch_uniform(self.size**2 * inputs)

@@ -15,7 +15,13 @@ MODELS = {
     "small_cnn": small_cnn.SmallCNN,
     "resnet8": resnet.resnet8,
     "resnet20": resnet.resnet20,
+    "resnet32": resnet.resnet32,
+    "resnet56": resnet.resnet56,
+    "resnet110": resnet.resnet110,
     "resnet18": resnet.resnet18,
+    "resnet34": resnet.resnet34,
+    "resnet50": resnet.resnet50,
+    "resnet101": resnet.resnet101,
 }
 
 DEFAULT_ARCH = ArchConfig()
