@@ -77,7 +77,7 @@ def test_every_variant_builds_and_its_steps_have_the_right_shapes(name, variant)
         step = make(networks.teacher, networks.students, what, group.axis, parts.spec)
         moving = [what] if replayed else ["teacher", *(m.student for m in what)]
         before = {n: state[n] for n in moving}
-        frozen = state["teacher"].variables if replayed else None
+        frozen = state["teacher"].frozen if replayed else None
         after, measured = jax.eval_shape(
             step, before, frozen, data, keys, {"teacher": slot}
         )
