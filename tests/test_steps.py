@@ -88,7 +88,9 @@ def test_no_gradient_reaches_the_teacher():
     batch = Batch(image, jnp.arange(4))
 
     def loss_of(teacher_outputs):
-        return step(state, batch, jax.random.key(3), teacher_outputs, 0)[1]["loss"]
+        return step(state, batch, jax.random.key(3), teacher_outputs, jnp.int32(0))[1][
+            "loss"
+        ]
 
     teacher = ModelOutput(outputs.logits + 1.0, outputs.features * 2.0)
     grads = jax.grad(loss_of)(teacher)
