@@ -105,6 +105,22 @@ def test_fake_is_learnable_but_not_from_one_pixel():
     assert one.score(flat[1][:, :1], labels[1]) < 0.5
 
 
+@pytest.mark.parametrize("side", [5, 32, 64])
+def test_fake_stands_in_for_any_size(side):
+    """Shapes, pixels in the whole range, and its own mean and std, at every size."""
+    dataset = data.load(DataConfig(name="fake", image_size=side))
+    assert dataset.train.image.shape == (512, side, side, 3)
+    assert dataset.test.image.shape == (256, side, side, 3)
+    assert np.bincount(dataset.train.label).min() >= 51
+    pixels = dataset.train.image / 255
+    np.testing.assert_allclose(pixels.mean((0, 1, 2)), dataset.mean, atol=6e-5)
+    np.testing.assert_allclose(pixels.std((0, 1, 2)), dataset.std, atol=6e-5)
+    # Each class is a pattern: its mean image varies more than that of all images.
+    label = dataset.train.label
+    means = np.stack([pixels[label == c].mean(0) for c in range(10)])
+    assert means.std((1, 2, 3)).min() > 2 * pixels.mean(0).std()
+
+
 def test_every_file_with_a_loader_is_registered():
     """A data set that is not in the table cannot be asked for."""
     loaders = set()
