@@ -81,8 +81,7 @@ class Engine:
                 group,
                 len(dataset.test.label),
                 config.data.eval_batch_size,
-                dataset.mean,
-                dataset.std,
+                self._experiment.spec,
             )
         images = self._group_data(group).test_image
         return self._programs[cache_key](state.variables, images)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from spaced_kd import schedule
 from spaced_kd.config import AUTO, Config, StudentConfig, TeacherConfig
-from spaced_kd.data.augment import AugmentSpec, spec_of
+from spaced_kd.data.augment_spec import AugmentSpec, spec_of
 from spaced_kd.data.stream import Stream
 from spaced_kd.errors import ConfigError
 from spaced_kd.keys import SeedKeys, seed_keys
@@ -47,8 +47,8 @@ class Experiment:
 
     groups: which repetitions run together, and where. streams: by repetition.
     plan: uncut segments. ticks: the plan cut up, with evaluations; an index into it is
-    the run's position. updates: network -> updates in the whole run. spec:
-    augmentation.
+    the run's position. updates: network -> updates in the whole run. spec: what is
+    done to images.
     """
 
     config: Config
@@ -65,8 +65,7 @@ class Experiment:
     def image_shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of what the networks see."""
         height, width, channels = self.dataset.image_shape
-        side = self.config.data.image_size
-        return side or height, side or width, channels
+        return *self.spec.output_size(height, width), channels
 
     def group_of(self, seed: int) -> SeedGroup:
         """Return the group that advances a repetition."""

@@ -15,7 +15,8 @@ import optax
 from jax import lax
 
 from spaced_kd import losses, metrics, optim
-from spaced_kd.data.augment import AugmentSpec, fetch
+from spaced_kd.data.augment import fetch
+from spaced_kd.data.augment_spec import AugmentSpec
 from spaced_kd.keys import SeedKeys
 from spaced_kd.methods import hard
 from spaced_kd.methods.base import Method
