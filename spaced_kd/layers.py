@@ -1,4 +1,4 @@
-"""Layers that flax has in another form: PyTorch-initialised Dense, masked BatchNorm."""
+"""Layers that flax has in another form: PyTorch's Dense, masked BatchNorm."""
 
 import flax.linen as nn
 import jax
@@ -7,20 +7,35 @@ from jax import lax
 
 from spaced_kd.conv import torch_uniform
 from spaced_kd.parallel import BatchAxis
+from spaced_kd.types import Dtype
 
 
 class Dense(nn.Module):
-    """A linear layer with bias in float32, PyTorch's default initialisation."""
+    """A linear layer with bias.
+
+    kernel_init: "torch" (PyTorch's default), "normal" (standard deviation 0.02) or
+      "zeros"; the bias starts like the kernel with "torch", else at zero. dtype: of
+      the arithmetic and the result; the parameters are float32.
+    """
 
     width: int
+    kernel_init: str = "torch"
+    dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Map [..., D] of any float type to [..., width] float32."""
-        init = torch_uniform(x.shape[-1])
-        kernel = self.param("kernel", init, (x.shape[-1], self.width))
-        bias = self.param("bias", init, (self.width,))
-        return x.astype(jnp.float32) @ kernel + bias
+        """Map [..., D] of any float type to [..., width] of `dtype`."""
+        zeros = nn.initializers.zeros
+        kernel_init, bias_init = {
+            "torch": (torch_uniform(x.shape[-1]),) * 2,
+            "normal": (nn.initializers.normal(0.02), zeros),
+            "zeros": (zeros, zeros),
+        }[self.kernel_init]
+        kernel = self.param("kernel", kernel_init, (x.shape[-1], self.width))
+        bias = self.param("bias", bias_init, (self.width,))
+        return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(
+            self.dtype
+        )
 
 
 class BatchNorm(nn.Module):

@@ -43,8 +43,31 @@ def _widths(first):
     return tuple(first * 2**stage for stage in range(4))
 
 
-# At 100 classes. 11,220,132 is PyTorch's count for ResNet-18 with the CIFAR stem
-# (paper's network; method A.9 says 11.22 M).
+def _transformer_block(dim):
+    """Two norms, qkv, projection, and a perceptron four times as wide."""
+    return 4 * dim + (dim + 1) * 3 * dim + (dim + 1) * dim + 8 * dim**2 + 5 * dim
+
+
+def _deit(side, classes=100, heads=1, patch=16):
+    """A token, its position and a linear layer for each head."""
+    positions = (side // patch) ** 2 * 192
+    total = (3 * patch**2 + 1) * 192 + positions + 12 * _transformer_block(192)
+    return total + 2 * 192 + heads * (2 * 192 + 193 * classes)
+
+
+def _pit(side, classes=100, patch=16):
+    """Positions are one map of the grid; the token has none."""
+    positions = ((side - patch) // (patch // 2) + 1) ** 2 * 64
+    total = (3 * patch**2 + 1) * 64 + positions + 64
+    for dim, depth in ((64, 2), (128, 6), (256, 4)):
+        total += depth * _transformer_block(dim)
+    for dim in (64, 128):
+        total += (9 + 1) * 2 * dim + (dim + 1) * 2 * dim
+    return total + 2 * 256 + 257 * classes
+
+
+# At 100 classes and 32 pixels. 11,220,132 is PyTorch's count for ResNet-18 with the
+# CIFAR stem (paper's network; method A.9 says 11.22 M).
 COUNTS = {
     "mlp": (32 * 32 * 3 + 1) * 128 + 129 * 128 + 129 * 100,
     "small_cnn": _conv_bn(3, 16) + _conv_bn(16, 32) + _conv_bn(32, 64) + 65 * 100,
@@ -57,6 +80,9 @@ COUNTS = {
     "resnet34": _resnet((3, 4, 6, 3), _widths(64), 100),
     "resnet50": _resnet((3, 4, 6, 3), _widths(64), 100, bottleneck=True),
     "resnet101": _resnet((3, 4, 23, 3), _widths(64), 100, bottleneck=True),
+    "deit_tiny": _deit(32),
+    "deit_tiny_distilled": _deit(32, heads=2),
+    "pit_tiny": _pit(32),
 }
 
 
@@ -100,6 +126,28 @@ TORCHVISION = {
 def test_imagenet_networks_have_torchvisions_counts(name):
     model = make_model(name, 1000, ArchConfig(stem="imagenet"))
     assert _shapes(model, 64)[1] == TORCHVISION[name]
+
+
+# 5,717,416 and 5,910,800 are timm's counts for deit_tiny(_distilled)_patch16_224; it
+# gives pit_ti_224 as 4.85 M. All of these are also the counts of the PyTorch networks
+# in tests/torch_parity.
+TRANSFORMERS = [
+    ("deit_tiny", 224, 16, 1000, 5_717_416),
+    ("deit_tiny_distilled", 224, 16, 1000, 5_910_800),
+    ("pit_tiny", 224, 16, 1000, 4_847_272),
+    ("deit_tiny", 224, 16, 100, _deit(224)),
+    ("deit_tiny_distilled", 224, 16, 100, _deit(224, heads=2)),
+    ("pit_tiny", 224, 16, 100, _pit(224)),
+    ("deit_tiny", 32, 4, 100, _deit(32, patch=4)),
+    ("pit_tiny", 64, 8, 100, _pit(64, patch=8)),
+]
+
+
+@pytest.mark.parametrize(("name", "side", "patch", "classes", "count"), TRANSFORMERS)
+def test_transformers_are_sized_to_the_image(name, side, patch, classes, count):
+    """Position embeddings, patches and tokens; the formulas are those above."""
+    model = make_model(name, classes, ArchConfig(patch_size=patch))
+    assert _shapes(model, side)[1] == count
 
 
 @pytest.mark.parametrize(
