@@ -65,7 +65,9 @@ class BatchNorm(nn.Module):
         if train:
             mean, var, count = self._statistics(x, mask)
             if not self.is_initializing():
-                keep, unbiased = self.momentum, var * count / jnp.maximum(count - 1, 1)
+                # A part of a batch that is all padding moves nothing.
+                keep = jnp.where(count > 0, self.momentum, 1.0)
+                unbiased = var * count / jnp.maximum(count - 1, 1)
                 running_mean.value = keep * running_mean.value + (1 - keep) * mean
                 running_var.value = keep * running_var.value + (1 - keep) * unbiased
         else:
@@ -84,5 +86,6 @@ class BatchNorm(nn.Module):
         total, squares, count = self.axis.sum(
             (weighted.sum(axes), jnp.square(weighted).sum(axes), count)
         )
-        mean = total / count
-        return mean, jnp.maximum(squares / count - jnp.square(mean), 0), count
+        divisor = jnp.maximum(count, 1)
+        mean = total / divisor
+        return mean, jnp.maximum(squares / divisor - jnp.square(mean), 0), count

@@ -114,7 +114,8 @@ class ResNet(Model):
         x = Conv(width, size, stride, self.weight_init, name="stem_conv")(x)
         x = nn.relu(BatchNorm(self.axis, name="stem_norm")(x, train=train, mask=mask))
         if large:
-            x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+            pads = ((1, 1), (1, 1))  # flax's own annotation knows strings only
+            x = nn.max_pool(x, (3, 3), (2, 2), pads)  # pyright: ignore
         return x
 
 
