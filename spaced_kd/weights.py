@@ -1,30 +1,26 @@
 """Weights in and out as safetensors, under the names that PyTorch's networks use.
 
-ResNets: torchvision's names; DeiT: those of its release; PiT: timm's. Networks that
-PyTorch does not have keep our module names. Files that hold pickles are refused,
-because reading one runs whatever program is inside.
+Files that hold pickles are refused, because reading one runs whatever program is
+inside.
 """
 
 import json
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
+from flax import traverse_util
 
+from spaced_kd import torch_names
 from spaced_kd.config import ArchConfig
 from spaced_kd.errors import CheckpointError, NonFiniteError
 from spaced_kd.models import make_model
 from spaced_kd.models.base import Model
-from spaced_kd.models.deit import DeiT
-from spaced_kd.models.pit import PiT
-from spaced_kd.models.resnet import ResNet
 from spaced_kd.types import Variables
 from spaced_kd.writers import storage_error, write_whole
 
@@ -32,19 +28,6 @@ FILE_NAME = "student.safetensors"
 _DESCRIPTION = "spaced_kd"
 _FORMAT = 1
 _PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar", ".joblib"}
-
-_LEAVES = {
-    "kernel": "weight",
-    "scale": "weight",
-    "mean": "running_mean",
-    "var": "running_var",
-}
-# Axes of our tensor in PyTorch's order, by name and rank; the others are the same.
-_AXES = {
-    ("kernel", 2): (1, 0),
-    ("kernel", 4): (3, 2, 0, 1),
-    ("pos_embed", 4): (0, 3, 1, 2),
-}
 
 
 def import_torch(
@@ -72,25 +55,27 @@ def import_torch(
       NonFiniteError: NaN or infinity among the weights.
       StorageError: the file cannot be read.
     """
-    where = "the weights"
+    where = "state_dict"
     if isinstance(source, str | Path):
         where = str(source)
         source, _ = read_safetensors(Path(source))
     found = {
-        _current_name(model, name): np.asarray(value)
+        torch_names.current(model, name): np.asarray(value)
         for name, value in source.items()
         if not name.endswith("num_batches_tracked")
     }
     wanted = _shapes(model, image_shape)
-    names = {path: _torch_name(model, path) for path in wanted}
+    names = {path: torch_names.name(model, path) for path in wanted}
     expected = {
-        names[path]: _to_torch(path[-1], leaf).shape for path, leaf in wanted.items()
+        names[path]: torch_names.to_torch(path[-1], leaf).shape
+        for path, leaf in wanted.items()
     }
     _refuse_mismatch(where, type(model).__name__, found, expected)
     variables = {
-        path: _from_torch(path[-1], found[name]) for path, name in names.items()
+        path: torch_names.from_torch(path[-1], found[name])
+        for path, name in names.items()
     }
-    return flax.traverse_util.unflatten_dict(variables)
+    return traverse_util.unflatten_dict(variables)
 
 
 def to_torch(variables: Variables, model: Model) -> dict[str, np.ndarray]:
@@ -100,10 +85,10 @@ def to_torch(variables: Variables, model: Model) -> dict[str, np.ndarray]:
       variables: of `model`, arrays of any kind.
       model: the network, which decides about the names.
     """
-    flat = flax.traverse_util.flatten_dict(dict(variables))
+    flat = traverse_util.flatten_dict(dict(variables))
     return {
-        _torch_name(model, path): np.ascontiguousarray(
-            _to_torch(path[-1], np.asarray(value))
+        torch_names.name(model, path): np.ascontiguousarray(
+            torch_names.to_torch(path[-1], np.asarray(value))
         )
         for path, value in flat.items()
     }
@@ -219,9 +204,11 @@ def _refuse_mismatch(
         _some("of another shape", list(other.values())),
     ]
     if any(problems):
-        message = f"{where} do{'es' * (where[:3] != 'the')} not fit {network}: "
-        message += "; ".join(p for p in problems if p)
-        raise CheckpointError(f"{message}; {_advice(other, found, expected)}.")
+        raise CheckpointError(
+            f"{where}: not the weights of this {network}: "
+            f"{'; '.join(p for p in problems if p)}; "
+            f"{_advice(other, found, expected)}."
+        )
     wrong = [name for name, value in found.items() if value.dtype.kind not in "fV"]
     if wrong:
         raise CheckpointError(
@@ -255,77 +242,10 @@ def _some(what: str, names: list[str]) -> str:
     return f"{what} {', '.join(names[:3])}{more}"
 
 
-def _shapes(model: Model, image_shape) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
+def _shapes(
+    model: Model, image_shape: tuple[int, ...]
+) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     init = lambda x: model.init(jax.random.key(0), x, train=False)
-    return flax.traverse_util.flatten_dict(dict(jax.eval_shape(init, image)))
-
-
-def _to_torch(leaf: str, value: Any) -> Any:
-    axes = _AXES.get((leaf, len(value.shape)))
-    if axes is None:
-        return value
-    if isinstance(value, jax.ShapeDtypeStruct):
-        return value.update(shape=tuple(value.shape[axis] for axis in axes))
-    return value.transpose(axes)
-
-
-def _from_torch(leaf: str, value: np.ndarray) -> jax.Array:
-    axes = _AXES.get((leaf, value.ndim))
-    if axes is not None:
-        value = value.transpose(np.argsort(axes))
-    return jnp.asarray(np.ascontiguousarray(value, np.float32))
-
-
-def _torch_name(model: Model, path: tuple[str, ...]) -> str:
-    """Return the name for a path such as ("params", "stage1_block1", "conv1", ...)."""
-    _, *modules, leaf = path
-    rename = next((f for kind, f in _FAMILIES if isinstance(model, kind)), str)
-    return ".".join([*map(rename, modules), _LEAVES.get(leaf, leaf)])
-
-
-def _current_name(model: Model, name: str) -> str:
-    """Return timm's present name for one of PiT's own release (pools.0.conv.weight)."""
-    if not isinstance(model, PiT):
-        return name
-    later = lambda match: f"transformers.{int(match[1]) + 1}.pool."
-    return re.sub(r"^pools\.(\d+)\.", later, name)
-
-
-def _resnet(module: str) -> str:
-    if match := re.fullmatch(r"stage(\d+)_block(\d+)", module):
-        return f"layer{match[1]}.{int(match[2]) - 1}"
-    names = {
-        "stem_conv": "conv1",
-        "stem_norm": "bn1",
-        "shortcut_conv": "downsample.0",
-        "shortcut_norm": "downsample.1",
-        "head": "fc",
-    }
-    return names.get(module, re.sub(r"^norm(\d)$", r"bn\1", module))
-
-
-def _deit(module: str) -> str:
-    if match := re.fullmatch(r"block(\d+)", module):
-        return f"blocks.{int(match[1]) - 1}"
-    return _of_transformer(module, patch_embed="patch_embed.proj")
-
-
-def _pit(module: str) -> str:
-    if match := re.fullmatch(r"stage(\d+)_(?:pool|block(\d+))", module):
-        stage, block = match.groups()
-        part = "pool" if block is None else f"blocks.{int(block) - 1}"
-        return f"transformers.{int(stage) - 1}.{part}"
-    return _of_transformer(module, patch_embed="patch_embed.conv")
-
-
-def _of_transformer(module: str, patch_embed: str) -> str:
-    names = {"patch_embed": patch_embed, "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
-    return names.get(module, module)
-
-
-_FAMILIES: Iterable[tuple[type[Model], Callable[[str], str]]] = (
-    (ResNet, _resnet),
-    (DeiT, _deit),
-    (PiT, _pit),
-)
+    flat: Any = traverse_util.flatten_dict(dict(jax.eval_shape(init, image)))
+    return flat
