@@ -1,6 +1,7 @@
 """From a config and a data set to a run's parts: plan, streams, networks, state."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -170,24 +171,25 @@ def state_template(experiment: Experiment) -> list[SeedState]:
 
 def _init_seed(experiment: Experiment, networks: Networks, keys: SeedKeys) -> SeedState:
     image = jnp.zeros((1, *experiment.image_shape))
+
+    @functools.cache
+    def start(model, own):
+        # Students of one architecture start from the same weights: arms are paired.
+        key = keys.student_init if own else keys.teacher_init
+        return model.init_with_output(key, image, train=False)
+
     teacher = networks.teacher
-    outputs, variables = _init_network(teacher, keys.teacher_init, image)
+    outputs, variables = start(teacher.model, False)
     state = {"teacher": init_state(variables, {}, teacher.tx)}
     teacher_dim = outputs.features.shape[-1]
     for name, student in networks.students.items():
-        # Students of one architecture start from the same weights: arms are paired.
-        same = experiment.config.students[name].init == "same"
-        key = keys.teacher_init if same else keys.student_init
-        outputs, variables = _init_network(student.network, key, image)
+        own = experiment.config.students[name].init == "different"
+        outputs, variables = start(student.network.model, own)
         method_params = student.method.init(
             keys.method_init, outputs.features.shape[-1], teacher_dim
         )
         state[name] = init_state(variables, method_params, student.network.tx)
     return state
-
-
-def _init_network(network: Network, key: jax.Array, image: jax.Array):
-    return network.model.init_with_output(key, image, train=False)
 
 
 def _streams(config: Config, dataset: Dataset, repetition: int) -> Streams:
@@ -250,13 +252,15 @@ def _check_heads(experiment: Experiment) -> None:
         if not student.method.needs_teacher
     }
     image = jnp.zeros((1, *experiment.image_shape))
+
+    @functools.cache
+    def has_soft_head(model) -> bool:
+        make = functools.partial(model.init_with_output, train=True)
+        outputs, _ = jax.eval_shape(make, jax.random.key(0), image)
+        return outputs.soft_logits is not None
+
     for field, network in lonely.items():
-        outputs, _ = jax.eval_shape(
-            lambda m=network.model: m.init_with_output(
-                jax.random.key(0), image, train=True
-            )
-        )
-        if outputs.soft_logits is not None:
+        if has_soft_head(network.model):
             raise ConfigError(
                 f"{field} has a head that only soft targets train, and this network "
                 "has no teacher; choose the model without it."
