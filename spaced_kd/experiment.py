@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from spaced_kd import schedule
-from spaced_kd.config import AUTO, Config, OptimConfig
+from spaced_kd.config import AUTO, Config, DataConfig, OptimConfig
 from spaced_kd.data.augment import AugmentSpec, spec_of
 from spaced_kd.data.stream import Stream
 from spaced_kd.errors import ConfigError
@@ -18,7 +18,7 @@ from spaced_kd.parallel import BatchAxis, SeedGroup, choose_devices, seed_groups
 from spaced_kd.schedule import Clock, Segment, Tick
 from spaced_kd.state import SeedState, init_state
 from spaced_kd.steps import Network, Student
-from spaced_kd.types import Dataset
+from spaced_kd.types import Dataset, Split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Experiment:
     groups: which repetitions run together, and where. streams: by repetition.
     plan: uncut segments. ticks: the plan cut up, with evaluations; an index into it is
     the run's position. updates: network -> updates in the whole run. spec:
-    augmentation.
+    augmentation. streamed: whether training images are read for every use.
     """
 
     config: Config
@@ -60,6 +60,7 @@ class Experiment:
     ticks: tuple[Tick, ...]
     updates: dict[str, int]
     spec: AugmentSpec
+    streamed: bool
 
     def group_of(self, seed: int) -> SeedGroup:
         """Return the group that advances a repetition."""
@@ -115,6 +116,7 @@ def build(config: Config, dataset: Dataset) -> Experiment:
         ticks=schedule.cut(plan, config.chunk_steps, evaluate_every_steps),
         updates=schedule.updates(plan),
         spec=spec_of(data, dataset, padded=stream.has_padding),
+        streamed=_is_streamed(data, dataset),
     )
     _check_inits(config)
     experiment.networks(BatchAxis())
@@ -175,6 +177,21 @@ def _streams(config: Config, dataset: Dataset, repetition: int) -> Streams:
         Stream(keys.data, size, data.batch_size, data.last_batch),
         Stream(keys.replay_data, size, data.batch_size, data.last_batch),
     )
+
+
+def _is_streamed(config: DataConfig, dataset: Dataset) -> bool:
+    train = dataset.train
+    if isinstance(train, Split):
+        return config.input == "stream"
+    if config.input == "device":
+        height, width, channels = train.shape
+        size = len(train.label) * height * width * channels / 2**30
+        raise ConfigError(
+            f"config.data.input='device' would hold all {len(train.label):,} training "
+            f"images of {dataset.name}, {size:.4g} GiB of {height}x{width} pixels, but "
+            "they come as files; set input='stream' or 'auto'."
+        )
+    return True
 
 
 def _groups(config: Config) -> tuple[SeedGroup, ...]:
