@@ -11,7 +11,6 @@ from spaced_kd import schedule, steps, streamed
 from spaced_kd.evaluate import make_predict
 from spaced_kd.experiment import Experiment
 from spaced_kd.feeds import Feed, Resident
-from spaced_kd.models import make_model
 from spaced_kd.parallel import SeedGroup, data_parallel
 from spaced_kd.schedule import Evaluate, Lockstep, Replay, Segment
 from spaced_kd.state import NetState, SeedState
@@ -53,9 +52,7 @@ class Engine:
         for group in self._experiment.groups:
             carry = tuple({n: states[seed][n] for n in moving} for seed in group.seeds)
             frozen = tuple(
-                states[seed]["teacher"].variables
-                if isinstance(segment, Replay)
-                else None
+                states[seed]["teacher"].frozen if isinstance(segment, Replay) else None
                 for seed in group.seeds
             )
             carry, rows = self._run(group, carry, frozen, segment)
@@ -85,17 +82,17 @@ class Engine:
         self._feed.close()
 
     def _predict_program(self, group: SeedGroup, network: str, num_examples: int):
-        config, dataset = self._experiment.config, self._experiment.dataset
-        model = (config.students.get(network) or config.teacher).model
+        config, networks = self._experiment.config, self._networks[group.axis]
+        student = networks.students.get(network)
+        model = (student.network if student else networks.teacher).model
         cache_key = ("predict", group.devices, model)
         if cache_key not in self._programs:
             self._programs[cache_key] = make_predict(
-                make_model(model, dataset.num_classes),
+                model,
                 group,
                 num_examples,
                 config.data.eval_batch_size,
-                dataset.mean,
-                dataset.std,
+                self._experiment.spec,
             )
         return self._programs[cache_key]
 

@@ -9,6 +9,7 @@ import zipfile
 import zlib
 
 import pytest
+from archives import fails, member, tar_bytes
 
 from spaced_kd.data.archive import Limits, index_tar, read_members
 from spaced_kd.data.zip_archive import ZipArchive
@@ -16,31 +17,6 @@ from spaced_kd.errors import DataError
 
 GOOD = {"a/one.txt": b"first " * 100, "a/two.bin": bytes(range(256)), "empty": b""}
 LIMITS = Limits(members=8, member_bytes=1 << 22, total_bytes=1 << 23, ratio=2000.0)
-
-
-def fails(function, *words):
-    with pytest.raises(DataError) as caught:
-        function()
-    message = str(caught.value)
-    assert "\n" not in message
-    for word in words:
-        assert str(word) in message, message
-
-
-def member(name, content=b"", **fields):
-    info = tarfile.TarInfo(name)
-    info.size = len(content)
-    for field, value in fields.items():
-        setattr(info, field, value)
-    return info, content
-
-
-def tar_bytes(members, **options) -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w:", **options) as out:
-        for info, content in members:
-            out.addfile(info, io.BytesIO(content))
-    return file.getvalue()
 
 
 def good_members():
@@ -344,7 +320,7 @@ LIES = {
 
 @pytest.mark.parametrize("kind", LIES)
 def test_a_member_other_than_its_header_says_is_refused(write, kind):
-    """Python's reader returns the first of these cut to size, without a word."""
+    """Python's own reader cuts one of these to the declared size, without a word."""
     lie = entry("lie", TEXT) | LIES[kind]
     if "packed" in LIES[kind]:
         lie["packed_size"] = len(lie["packed"])

@@ -8,7 +8,6 @@ from PIL import Image
 
 from spaced_kd.config import DataConfig
 from spaced_kd.data import host_crop
-from spaced_kd.errors import ConfigError
 
 rng = np.random.default_rng(0)
 PICTURE = Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8))
@@ -146,8 +145,3 @@ def test_a_test_image_is_squeezed_where_no_centre_is_asked_for():
     crop = host_crop.host_crop_of(DataConfig(interpolation="bicubic"), 16)
     got = host_crop.eval_pixels(PICTURE, crop)
     np.testing.assert_array_equal(got, np.asarray(PICTURE.resize((16, 16), 3)))
-
-
-def test_a_centre_larger_than_the_image_is_refused():
-    with pytest.raises(ConfigError, match=r"eval_resize=200 .* 224 .* at least 224"):
-        host_crop.host_crop_of(DataConfig(eval_resize=200), 224)

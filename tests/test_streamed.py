@@ -18,13 +18,13 @@ from PIL import Image
 
 from spaced_kd import data, evaluate, experiment, plan_reads, train
 from spaced_kd.config import student
-from spaced_kd.data import host_crop
+from spaced_kd.data import host_crop, imagenet
+from spaced_kd.data.augment_spec import AugmentSpec
 from spaced_kd.data.read_ahead import MIB, read_ahead
 from spaced_kd.engine import Engine
 from spaced_kd.errors import ConfigError, DataError
 from spaced_kd.feeds import Resident
 from spaced_kd.interrupt import StopRequest
-from spaced_kd.models import make_model
 from spaced_kd.schedule import Evaluate, Lockstep, Replay
 from spaced_kd.streamed import Streamed
 
@@ -363,9 +363,9 @@ def test_streamed_evaluation_counts_every_image_once(build, devices):
     crop = host_crop.host_crop_of(config.data, SIDE)
     images = np.stack([host_crop.eval_pixels(test.open(i), crop) for i in range(24)])
     group = parts.groups[0]
-    predict = evaluate.make_predict(
-        make_model("mlp", 4), group, 24, 24, parts.dataset.mean, parts.dataset.std
-    )
+    model = parts.networks(group.axis).teacher.model
+    spec = AugmentSpec(0, False, 0.0, imagenet.MEAN, imagenet.STD, padded=False)
+    predict = evaluate.make_predict(model, group, 24, 24, spec)
     expected = predict(state.variables, group.put(images))
     assert got.shape == (24, 4)
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)

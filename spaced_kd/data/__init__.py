@@ -6,12 +6,23 @@ import numpy as np
 
 from spaced_kd import registry
 from spaced_kd.config import DataConfig
-from spaced_kd.data import cifar100, contents, digits, fake, imagenet, imagenet100
+from spaced_kd.data import (
+    cifar10,
+    cifar100,
+    contents,
+    digits,
+    fake,
+    imagenet,
+    imagenet100,
+    tiny_imagenet,
+)
 from spaced_kd.types import Dataset, Source, Split
 
 DATASETS = {
     "digits": digits.load,
+    "cifar10": cifar10.load,
     "cifar100": cifar100.load,
+    "tiny_imagenet": tiny_imagenet.load,
     "imagenet": imagenet.load,
     "imagenet100": imagenet100.load,
     "fake": fake.load,

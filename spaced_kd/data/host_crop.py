@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image
 
 from spaced_kd.config import DataConfig
-from spaced_kd.errors import ConfigError
 
 _ASPECTS = (3 / 4, 4 / 3)  # width / height of a random crop
 _TRIES = 10
@@ -43,17 +42,7 @@ class HostCrop:
 
 
 def host_crop_of(config: DataConfig, side: int) -> HostCrop:
-    """Return what the config asks for, with results of `side` pixels.
-
-    Raises:
-      ConfigError: `eval_resize` is smaller than the image to be cut out.
-    """
-    if 0 < config.eval_resize < side:
-        raise ConfigError(
-            f"config.data.eval_resize={config.eval_resize} leaves no centre of {side} "
-            f"pixels (config.data.image_size); give at least {side}, or 0 to resize "
-            "squarely."
-        )
+    """Return what the config asks for, with results of `side` pixels."""
     resample = Image.Resampling[config.interpolation.upper()]
     return HostCrop(side, config.resized_crop_scale, config.eval_resize, resample)
 

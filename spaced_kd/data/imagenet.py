@@ -8,15 +8,14 @@ import numpy as np
 
 from spaced_kd.config import DataConfig
 from spaced_kd.data import class_files, record_images, tfds_folder
-from spaced_kd.data.cifar100 import data_root
+from spaced_kd.data.augment_spec import NORMALIZATIONS
+from spaced_kd.data.roots import data_root
 from spaced_kd.errors import DataError
 from spaced_kd.types import Dataset, Source
 
-# Of the released code (method A.8) and of most others.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-
-_SIDE = 224  # pixels, of the released code
+# As in the released code (method A.8) and most others.
+MEAN, STD = NORMALIZATIONS["imagenet"]
+_SIDE = 224  # pixels
 
 # Ours, in class folders, in the prepared folder of TFDS.
 _SPLITS = (("train", "train", "train"), ("test", "val", "validation"))
