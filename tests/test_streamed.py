@@ -16,7 +16,7 @@ import tiny
 from image_folders import CLASSES, LAYOUTS
 from PIL import Image
 
-from spaced_kd import data, evaluate, experiment, plan_reads, train
+from spaced_kd import data, evaluate, experiment, plan_reads, streamed, train
 from spaced_kd.config import student
 from spaced_kd.data import host_crop, imagenet
 from spaced_kd.data.augment_spec import AugmentSpec
@@ -208,13 +208,13 @@ def test_a_streamed_split_shows_what_a_resident_one_does(students, fields):
         data.load(config.data),
     )
     assert parts.streams[0].teacher.has_padding
-    streamed, resident = Streamed(parts), Resident(parts, parts.dataset.train)
+    feed, resident = Streamed(parts), Resident(parts, parts.dataset.train)
     compared = 0
     for tick in parts.ticks:
         for group in parts.groups if not isinstance(tick, Evaluate) else ():
-            assert shown(streamed, group, tick) == shown(resident, group, tick)
+            assert shown(feed, group, tick) == shown(resident, group, tick)
             compared += 1
-    streamed.close()
+    feed.close()
     assert compared > 5
 
 
@@ -267,13 +267,15 @@ def test_memory_stays_within_the_bound(build, monkeypatch):
     feed = Streamed(parts)
     # 3/4 of 1 MiB hold 16 steps of 48 KiB: 4 in a chunk, 1 in hand, 11 wait.
     assert feed._ahead == 11
-    for tick in parts.ticks:
-        if not isinstance(tick, Evaluate):
-            feed.piece(parts.groups[0], tick)
-            time.sleep(0.05)
+    for tick in parts.ticks[:4]:
+        feed.piece(parts.groups[0], tick)
+        # It also has to be used: a bound that nothing comes near is no test.
+        deadline = time.monotonic() + 60
+        while live[0] < 11 * STEP_BYTES and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        assert live[0] == 11 * STEP_BYTES
     feed.close()
-    # It also has to be used: a bound that nothing comes near is no test.
-    assert 10 * STEP_BYTES <= most[0] <= 12 * STEP_BYTES
     assert most[0] + 4 * STEP_BYTES <= 0.75 * MIB
 
 
@@ -286,8 +288,9 @@ def test_too_little_memory_is_refused_with_the_numbers(build):
     assert "17 are needed (0.7969 MiB)" in str(error.value)
     assert "chunk_steps" in str(error.value)
     parts = build(SPACED, data__eval_batch_size=90)
+    batches = streamed.eval_batches(parts.dataset.test, parts.config.data)
     with pytest.raises(ConfigError, match=r"92 are needed .*eval_batch_size"):
-        Engine(parts).predict(0, "teacher", experiment.init_states(parts)[0]["teacher"])
+        next(batches)
 
 
 def test_the_bound_is_told_once(build, caplog):
@@ -307,7 +310,7 @@ def test_files_cannot_be_asked_to_live_on_the_device(build):
         assert words in str(error.value)
 
 
-@pytest.mark.parametrize("start", [1, 5, 8])
+@pytest.mark.parametrize("start", [1, 8])
 def test_reading_can_start_anywhere_in_the_plan(build, start):
     """A resumed run asks for a tick amid the plan first, and must get its pixels."""
     parts = build(SPACED, num_seeds=2)
