@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from spaced_kd import schedule
-from spaced_kd.config import AUTO, Config, StudentConfig, TeacherConfig
+from spaced_kd.config import AUTO, Config, DataConfig, StudentConfig, TeacherConfig
 from spaced_kd.data.augment_spec import AugmentSpec, spec_of
 from spaced_kd.data.stream import Stream
 from spaced_kd.errors import ConfigError
@@ -19,7 +19,7 @@ from spaced_kd.parallel import BatchAxis, SeedGroup, choose_devices, seed_groups
 from spaced_kd.schedule import Clock, Segment, Tick
 from spaced_kd.state import SeedState, init_state
 from spaced_kd.steps import Network, Student
-from spaced_kd.types import Dataset
+from spaced_kd.types import Dataset, Split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Experiment:
     groups: which repetitions run together, and where. streams: by repetition.
     plan: uncut segments. ticks: the plan cut up, with evaluations; an index into it is
     the run's position. updates: network -> updates in the whole run. spec: what is
-    done to images.
+    done to images. streamed: whether training images are read for every use.
     """
 
     config: Config
@@ -61,6 +61,7 @@ class Experiment:
     ticks: tuple[Tick, ...]
     updates: dict[str, int]
     spec: AugmentSpec
+    streamed: bool
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -136,7 +137,13 @@ def build(config: Config, dataset: Dataset) -> Experiment:
         plan=plan,
         ticks=schedule.cut(plan, config.chunk_steps, evaluate_every_steps),
         updates=schedule.updates(plan),
-        spec=spec_of(data, dataset, padded=stream.has_padding),
+        spec=spec_of(
+            data,
+            dataset,
+            padded=stream.has_padding,
+            cropped_on_host=not isinstance(dataset.train, Split),
+        ),
+        streamed=_is_streamed(data, dataset),
     )
     _check_inits(config)
     _check_clocks(config)
@@ -200,6 +207,21 @@ def _streams(config: Config, dataset: Dataset, repetition: int) -> Streams:
         Stream(keys.data, size, data.batch_size, data.last_batch),
         Stream(keys.replay_data, size, data.batch_size, data.last_batch),
     )
+
+
+def _is_streamed(config: DataConfig, dataset: Dataset) -> bool:
+    train = dataset.train
+    if isinstance(train, Split):
+        return config.input == "stream"
+    if config.input == "device":
+        height, width, channels = train.shape
+        size = len(train.label) * height * width * channels / 2**30
+        raise ConfigError(
+            f"config.data.input='device' would hold all {len(train.label):,} training "
+            f"images of {dataset.name}, {size:.4g} GiB of {height}x{width} pixels, but "
+            "they come as files; set input='stream' or 'auto'."
+        )
+    return True
 
 
 def _groups(config: Config) -> tuple[SeedGroup, ...]:

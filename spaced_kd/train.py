@@ -165,6 +165,7 @@ class Loop:
                     )
         finally:
             bar.close()
+            self._engine.close()
             # What was worth keeping is flushed; this must not hide why the loop ended.
             with contextlib.suppress(StorageError):
                 self._recorder.close()
