@@ -18,7 +18,7 @@ from spaced_kd.parallel import BatchAxis, SeedGroup, choose_devices, seed_groups
 from spaced_kd.schedule import Clock, Segment, Tick
 from spaced_kd.state import SeedState, init_state
 from spaced_kd.steps import Network, Student
-from spaced_kd.types import Dataset
+from spaced_kd.types import Dataset, Device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +119,11 @@ def build(config: Config, dataset: Dataset) -> Experiment:
     _check_inits(config)
     experiment.networks(BatchAxis())
     return experiment
+
+
+def devices(experiment: Experiment) -> set[Device]:
+    """Return the devices, of all processes, that the run uses."""
+    return {device for group in experiment.groups for device in group.devices}
 
 
 def init_states(experiment: Experiment) -> list[SeedState]:

@@ -284,10 +284,10 @@ def test_environment_is_recorded_and_every_start_counted(tmp_path, monkeypatch):
     """A result could not be traced to versions, devices and restarts."""
     monkeypatch.setenv("SOME_TOKEN", "very-secret")
     monkeypatch.setattr(sys, "argv", ["main.py", "--workdir=x"])
-    workdir.write_env(tmp_path)
+    workdir.write_env(tmp_path, 4)
     monkeypatch.setattr(sys, "argv", ["main.py", "--workdir=y"])
-    workdir.write_env(tmp_path)
-    workdir.write_env(tmp_path)
+    workdir.write_env(tmp_path, 4)
+    workdir.write_env(tmp_path, 4)
     env = json.loads((tmp_path / "env.json").read_text())
     assert env["command"] == ["main.py", "--workdir=y"]
     assert env["versions"]["jax"] == jax.__version__
@@ -331,7 +331,7 @@ def test_git_state_is_that_of_the_package_only(tmp_path):
 def test_missing_git_is_no_error(tmp_path, monkeypatch):
     """A machine without git could not train."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    workdir.write_env(tmp_path)
+    workdir.write_env(tmp_path, 4)
     assert json.loads((tmp_path / "env.json").read_text())["git"] is None
 
 
