@@ -16,10 +16,10 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from spaced_kd.errors import ConfigError, PeerError
+from spaced_kd.errors import ConfigError, PeerError, SpacedKDError
 
 _SILENT_SECONDS = 30
 # A peer that fails has often failed for a reason that holds here, too: then this
@@ -91,7 +91,8 @@ class Channel:
     def close(self) -> None:
         """Close the connection."""
         with contextlib.suppress(OSError):
-            self._socket.close()
+            self._socket.shutdown(socket.SHUT_RDWR)  # the file holds the socket, too
+        self._socket.close()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +190,6 @@ def open_hub(
       ConfigError: a process is of another run, or two have the same id.
     """
     host, port = address
-    deadline = time.monotonic() + timeout
     names = {0: f"process 0 on {socket.gethostname()}"}
     channels: dict[int, Channel] = {}
     try:
@@ -199,33 +199,52 @@ def open_hub(
             f"process 0 cannot listen on port {port} ({error.strerror or error}); end "
             "what uses it, or give --coordinator another port, in every process."
         ) from error
-    with listener:
-        while len(channels) < count - 1:
-            listener.settimeout(max(deadline - time.monotonic(), 0.01))
-            try:
-                channel = Channel(listener.accept()[0])
-            except TimeoutError:
+    try:
+        with listener:
+            for channel, hello in _hellos(listener, timeout):
+                refusal = _refusal(hello, count, version, channels)
+                if refusal:
+                    channels[-1] = channel
+                    raise ConfigError(refusal)
+                process, where = hello["process"], hello["host"]
+                channels[process] = channel
+                names[process] = f"process {process} on {where}"
+                if len(channels) == count - 1:
+                    break
+            else:
                 missing = sorted(set(range(1, count)) - set(channels))
                 raise PeerError(
                     f"after {timeout:g} s {_listed(missing)} of {count} did not reach "
                     f"process 0 at {host}:{port}; start every process, and let the "
                     "machines reach this port."
-                ) from None
-            hello = (channel.receive(timeout=5.0) or {}).get(_HELLO)
-            if hello is None:  # not one of ours
-                channel.close()
-                continue
-            refusal = _refusal(hello, count, version, channels)
-            if refusal:
-                for told in (channel, *channels.values()):
-                    told.send({"refused": refusal})
-                raise ConfigError(refusal)
-            channels[hello["process"]] = channel
-            names[hello["process"]] = f"process {hello['process']} on {hello['host']}"
+                )
+    except SpacedKDError as error:
+        for channel in channels.values():
+            channel.send({"code": error.code, "refused": str(error)})
+            channel.close()
+        raise
     ordered = [names[process] for process in range(count)]
     for channel in channels.values():
         channel.send({"names": ordered, "service": service})
     return Hub(0, ordered, channels)
+
+
+def _hellos(
+    listener: socket.socket, timeout: float
+) -> Iterator[tuple[Channel, dict[str, Any]]]:
+    """Yield who reports within `timeout` seconds, and sends away everybody else."""
+    deadline = time.monotonic() + timeout
+    while True:
+        listener.settimeout(max(deadline - time.monotonic(), 0.01))
+        try:
+            channel = Channel(listener.accept()[0])
+        except TimeoutError:
+            return
+        hello = (channel.receive(timeout=5.0) or {}).get(_HELLO)
+        if hello is None:
+            channel.close()
+        else:
+            yield channel, hello
 
 
 def open_spoke(
@@ -267,7 +286,8 @@ def open_spoke(
             "there; its own message says why."
         )
     if "refused" in answer:
-        raise ConfigError(answer["refused"])
+        kind = ConfigError if answer["code"] == ConfigError.code else PeerError
+        raise kind(answer["refused"])
     return Spoke(index, answer["names"], {0: channel}), answer["service"]
 
 
