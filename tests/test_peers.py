@@ -5,7 +5,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -121,7 +121,7 @@ def test_a_process_of_another_run_is_refused_on_both_sides(
 def test_two_processes_with_one_number_are_refused():
     address = free_address()
     with ThreadPoolExecutor(3) as pool:
-        sides = [pool.submit(open_hub, address, 3, VERSION, 77, 5.0)]
+        sides: list[Future] = [pool.submit(open_hub, address, 3, VERSION, 77, 5.0)]
         for _ in range(2):
             sides.append(pool.submit(open_spoke, address, 1, 3, VERSION, 5.0))
         for side in sides:
