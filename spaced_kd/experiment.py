@@ -19,7 +19,7 @@ from spaced_kd.parallel import BatchAxis, SeedGroup, choose_devices, seed_groups
 from spaced_kd.schedule import Clock, Segment, Tick
 from spaced_kd.state import SeedState, init_state
 from spaced_kd.steps import Network, Student
-from spaced_kd.types import Dataset, Split
+from spaced_kd.types import Dataset, Device, Split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +150,11 @@ def build(config: Config, dataset: Dataset) -> Experiment:
     _check_micro_batches(config, experiment.groups)
     _check_heads(experiment)
     return experiment
+
+
+def devices(experiment: Experiment) -> set[Device]:
+    """Return the devices, of all processes, that the run uses."""
+    return {device for group in experiment.groups for device in group.devices}
 
 
 def init_states(experiment: Experiment) -> list[SeedState]:
