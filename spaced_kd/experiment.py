@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -184,11 +185,14 @@ def state_template(experiment: Experiment) -> list[SeedState]:
 def _init_seed(experiment: Experiment, networks: Networks, keys: SeedKeys) -> SeedState:
     image = jnp.zeros((1, *experiment.image_shape))
 
-    @functools.cache
+    started: dict[Any, Any] = {}
+
     def start(model, own):
         # Students of one architecture start from the same weights: arms are paired.
-        key = keys.student_init if own else keys.teacher_init
-        return model.init_with_output(key, image, train=False)
+        if (model, own) not in started:
+            key = keys.student_init if own else keys.teacher_init
+            started[model, own] = model.init_with_output(key, image, train=False)
+        return started[model, own]
 
     teacher = networks.teacher
     outputs, variables = start(teacher.model, False)
@@ -279,15 +283,13 @@ def _check_heads(experiment: Experiment) -> None:
         if not student.method.needs_teacher
     }
     image = jnp.zeros((1, *experiment.image_shape))
-
-    @functools.cache
-    def has_soft_head(model) -> bool:
+    by_model: dict[Any, str] = {
+        network.model: field for field, network in lonely.items()
+    }
+    for model, field in by_model.items():
         make = functools.partial(model.init_with_output, train=True)
         outputs, _ = jax.eval_shape(make, jax.random.key(0), image)
-        return outputs.soft_logits is not None
-
-    for field, network in lonely.items():
-        if has_soft_head(network.model):
+        if outputs.soft_logits is not None:
             raise ConfigError(
                 f"{field} has a head that only soft targets train, and this network "
                 "has no teacher; choose the model without it."
