@@ -56,7 +56,7 @@ def levels(image, spec):
 
 
 def in_order(spec, stages):
-    """Return the batch by applying stages one after the other."""
+    """Return the batch by applying stages one after the other, as documented."""
     keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, POSITION)
     choices = draw(KEY, POSITION, spec)
     pixels = jnp.asarray(IMAGES[INDEX])
