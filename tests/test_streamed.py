@@ -402,17 +402,39 @@ def test_a_damaged_image_ends_the_run_with_its_name(build, monkeypatch):
     feed.close()
 
 
-def test_closing_ends_the_threads(build):
+def test_closing_ends_the_threads_and_what_they_had_to_read(build, monkeypatch):
     """Threads that live on would keep reading, and keep the process."""
+    read, real = [], plan_reads.PlanReads.__getitem__
+
+    def slow(self, index):
+        read.append(index)
+        time.sleep(0.1)
+        return real(self, index)
+
+    monkeypatch.setattr(plan_reads.PlanReads, "__getitem__", slow)
     before = set(threading.enumerate())
     feed = Streamed(parts := build(SPACED))
     feed.piece(parts.groups[0], Lockstep(0, 4, ()))
     threads = set(threading.enumerate()) - before
-    assert threads
+    assert len(threads) == 3
     feed.close()
+    begun = len(read)
     for thread in threads:
-        thread.join(5)
+        thread.join(10)
         assert not thread.is_alive()
+    # Each may have taken up one more at that very moment; 11 were waiting.
+    assert len(read) <= begun + len(threads)
+
+
+def test_the_crops_do_not_depend_on_the_number_of_devices(build):
+    """A place is one in the global batch, whoever holds it."""
+    found = []
+    for devices in (1, 4):
+        parts = build(SPACED, num_epochs=1, num_devices=devices)
+        feed = Streamed(parts)
+        found.append(digests(feed, parts))
+        feed.close()
+    assert found[0] == found[1]
 
 
 def test_elements_come_in_order_and_once_whoever_reads_first():
