@@ -47,6 +47,12 @@ class StorageError(SpacedKDError):
     code = 7
 
 
+class PeerError(SpacedKDError):
+    """Another process of this run is gone, failed, or never came."""
+
+    code = 8
+
+
 class Interrupted(SpacedKDError):
     """Stopped by a signal; the same command continues from the last checkpoint."""
 

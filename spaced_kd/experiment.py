@@ -1,6 +1,8 @@
 """From a config and a data set to a run's parts: plan, streams, networks, state."""
 
 import dataclasses
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +20,7 @@ from spaced_kd.parallel import BatchAxis, SeedGroup, choose_devices, seed_groups
 from spaced_kd.schedule import Clock, Segment, Tick
 from spaced_kd.state import SeedState, init_state
 from spaced_kd.steps import Network, Student
-from spaced_kd.types import Dataset, Split
+from spaced_kd.types import Dataset, Device, Split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +153,11 @@ def build(config: Config, dataset: Dataset) -> Experiment:
     return experiment
 
 
+def devices(experiment: Experiment) -> set[Device]:
+    """Return the devices, of all processes, that the run uses."""
+    return {device for group in experiment.groups for device in group.devices}
+
+
 def init_states(experiment: Experiment) -> list[SeedState]:
     """Return every repetition's networks before the first update, on their devices."""
     networks = experiment.networks(BatchAxis())
@@ -177,24 +184,28 @@ def state_template(experiment: Experiment) -> list[SeedState]:
 
 def _init_seed(experiment: Experiment, networks: Networks, keys: SeedKeys) -> SeedState:
     image = jnp.zeros((1, *experiment.image_shape))
+
+    started: dict[Any, Any] = {}
+
+    def start(model, own):
+        # Students of one architecture start from the same weights: arms are paired.
+        if (model, own) not in started:
+            key = keys.student_init if own else keys.teacher_init
+            started[model, own] = model.init_with_output(key, image, train=False)
+        return started[model, own]
+
     teacher = networks.teacher
-    outputs, variables = _init_network(teacher, keys.teacher_init, image)
+    outputs, variables = start(teacher.model, False)
     state = {"teacher": init_state(variables, {}, teacher.tx)}
     teacher_dim = outputs.features.shape[-1]
     for name, student in networks.students.items():
-        # Students of one architecture start from the same weights: arms are paired.
-        same = experiment.config.students[name].init == "same"
-        key = keys.teacher_init if same else keys.student_init
-        outputs, variables = _init_network(student.network, key, image)
+        own = experiment.config.students[name].init == "different"
+        outputs, variables = start(student.network.model, own)
         method_params = student.method.init(
             keys.method_init, outputs.features.shape[-1], teacher_dim
         )
         state[name] = init_state(variables, method_params, student.network.tx)
     return state
-
-
-def _init_network(network: Network, key: jax.Array, image: jax.Array):
-    return network.model.init_with_output(key, image, train=False)
 
 
 def _streams(config: Config, dataset: Dataset, repetition: int) -> Streams:
@@ -272,12 +283,12 @@ def _check_heads(experiment: Experiment) -> None:
         if not student.method.needs_teacher
     }
     image = jnp.zeros((1, *experiment.image_shape))
-    for field, network in lonely.items():
-        outputs, _ = jax.eval_shape(
-            lambda m=network.model: m.init_with_output(
-                jax.random.key(0), image, train=True
-            )
-        )
+    by_model: dict[Any, str] = {
+        network.model: field for field, network in lonely.items()
+    }
+    for model, field in by_model.items():
+        make = functools.partial(model.init_with_output, train=True)
+        outputs, _ = jax.eval_shape(make, jax.random.key(0), image)
         if outputs.soft_logits is not None:
             raise ConfigError(
                 f"{field} has a head that only soft targets train, and this network "
