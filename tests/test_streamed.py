@@ -25,6 +25,7 @@ from spaced_kd.engine import Engine
 from spaced_kd.errors import ConfigError, DataError
 from spaced_kd.feeds import Resident
 from spaced_kd.interrupt import StopRequest
+from spaced_kd.parallel import SeedGroup
 from spaced_kd.schedule import Evaluate, Lockstep, Replay
 from spaced_kd.streamed import Streamed
 
@@ -435,6 +436,21 @@ def test_the_crops_do_not_depend_on_the_number_of_devices(build):
         found.append(digests(feed, parts))
         feed.close()
     assert found[0] == found[1]
+
+
+def test_a_process_reads_the_rows_of_its_own_devices_alone(build, monkeypatch):
+    """With several, each would otherwise decode everything; together they read all."""
+    parts = build(SPACED, num_epochs=1, num_devices=4)
+    group, tick = parts.groups[0], Lockstep(0, 4, ())
+    batches = {}
+    for own in (slice(0, 4), slice(0, 2), slice(2, 4)):
+        local = property(lambda group, own=own: group.devices[own])
+        monkeypatch.setattr(SeedGroup, "_own_devices", local)
+        feed = Streamed(parts)
+        batches[own.start, own.stop] = shown(feed, group, tick)[0]["teacher"]
+        feed.close()
+    for (t, whole), (_, one), (_, two) in zip(*batches.values(), strict=True):
+        assert len(whole) == 16 and whole == one + two, t
 
 
 def test_elements_come_in_order_and_once_whoever_reads_first():
