@@ -1,7 +1,7 @@
 """Checkpoints that are either whole or absent: commit, verify, restore, prune.
 
 The only file that knows Orbax. It does not know what the state means nor when to save
-it, and expects to be the only writer (`workdir.lock`), on one host.
+it, and expects to be the only writer (`workdir.lock`); several processes may read.
 """
 
 import contextlib
@@ -285,9 +285,16 @@ def _quiet_orbax():
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
+        # Orbax would wait for all processes of a run; here, each works on its own.
+        own = ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(), active_processes={jax.process_index()}
+        )
         yield ocp.Checkpointer(
             # Weights barely compress, and compression takes 4 times as long.
-            ocp.PyTreeCheckpointHandler(use_compression=False)
+            ocp.PyTreeCheckpointHandler(
+                use_compression=False, multiprocessing_options=own
+            ),
+            multiprocessing_options=own,
         )
     finally:
         logger.setLevel(level)
