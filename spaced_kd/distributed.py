@@ -22,9 +22,9 @@ VARIABLES = {
 """Flag of the command line -> environment variable that stands in for it."""
 
 _EXAMPLE = "--coordinator=node0:8476 --num_processes=2 --process_id=0"
-# An error of JAX may be the first sign of a lost peer; the thread that watches the peer
-# knows for certain a moment later, and ends the process with the right message.
-_SECOND_OPINION_SECONDS = 5.0
+# An error of JAX may be but a sign that another process has ended; the thread that
+# watches it says so, and ends this one, before this time is over.
+_SECOND_OPINION_SECONDS = 2 * peers.OWN_END_SECONDS
 
 
 @dataclasses.dataclass(frozen=True)

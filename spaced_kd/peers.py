@@ -24,7 +24,7 @@ from spaced_kd.errors import ConfigError, PeerError, SpacedKDError
 _SILENT_SECONDS = 30
 # A peer that fails has often failed for a reason that holds here, too: then this
 # process's own message is the better one, and it gets so long to show it.
-_OWN_END_SECONDS = 5.0
+OWN_END_SECONDS = 5.0
 _HELLO = "spaced_kd"
 _LONGEST_LINE = 1 << 20
 
@@ -143,7 +143,7 @@ class _Group(Peers):
         name = self.names[end.process]
         if end.code is None:
             what = f"{name} is gone (killed, crashed or cut off)"
-        elif self._left.wait(_OWN_END_SECONDS):
+        elif self._left.wait(OWN_END_SECONDS):
             return
         else:
             what = f"{name} ended with code {end.code} ({end.message.rstrip('.')})"
@@ -368,7 +368,7 @@ def shield(host: str, port: int) -> int:
             return
         far.settimeout(None)
         threading.Thread(target=_pump, args=(near, far, 0.0), daemon=True).start()
-        _pump(far, near, 2 * _OWN_END_SECONDS)
+        _pump(far, near, 3 * OWN_END_SECONDS)
 
     threading.Thread(target=accept, daemon=True).start()
     return listener.getsockname()[1]

@@ -234,7 +234,7 @@ def test_a_killed_process_is_named_by_all_others_at_once(killed):
 def test_what_ended_one_process_is_told_by_the_others():
     """'Gone' alone would send the user looking through the logs of all machines."""
     fail = "group.leave(3, 'no data in /nowhere.'); os._exit(3)"
-    stuck = f"from spaced_kd import peers; peers._OWN_END_SECONDS = 0.5\n{STUCK}"
+    stuck = f"from spaced_kd import peers; peers.OWN_END_SECONDS = 0.5\n{STUCK}"
     codes, stderr, _ = run_three([stuck, fail, stuck])
     assert codes == [8, 3, 8]
     for index in (0, 2):
