@@ -137,6 +137,22 @@ class CheckpointLine:
             )
         return None
 
+    def read(self, checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+        """Return what was saved by tree path, for one who wants a part of it.
+
+        The names are those of the manifest, e.g. "0/teacher/params/net/head/bias".
+
+        Raises:
+          CheckpointError: damaged.
+        """
+        try:
+            return _load(checkpoint.path)[1]
+        except _Damaged as error:
+            raise CheckpointError(
+                f"checkpoint {checkpoint.path} is damaged: {error}; where a run is "
+                "going on it may have been replaced: try again."
+            ) from error
+
     def restore(self, checkpoint: Checkpoint, template: Any) -> Any:
         """Return the saved tree, bitwise, as arrays that jax owns (safe to donate).
 

@@ -57,3 +57,8 @@ class Interrupted(SpacedKDError):
     """Stopped by a signal; the same command continues from the last checkpoint."""
 
     code = 75
+
+
+def one_line(error: Exception) -> str:
+    """Return what a foreign error says, in a line of at most 200 characters."""
+    return " ".join(str(error).split())[:200]

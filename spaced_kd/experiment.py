@@ -1,13 +1,14 @@
 """From a config and a data set to a run's parts: plan, streams, networks, state."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 
 from spaced_kd import schedule
-from spaced_kd.config import AUTO, Config, OptimConfig
-from spaced_kd.data.augment import AugmentSpec, spec_of
+from spaced_kd.config import AUTO, Config, DataConfig, StudentConfig, TeacherConfig
+from spaced_kd.data.augment_spec import AugmentSpec, spec_of
 from spaced_kd.data.stream import Stream
 from spaced_kd.errors import ConfigError
 from spaced_kd.keys import SeedKeys, seed_keys
@@ -18,7 +19,7 @@ from spaced_kd.parallel import BatchAxis, SeedGroup, choose_devices, seed_groups
 from spaced_kd.schedule import Clock, Segment, Tick
 from spaced_kd.state import SeedState, init_state
 from spaced_kd.steps import Network, Student
-from spaced_kd.types import Dataset, Device
+from spaced_kd.types import Dataset, Device, Split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +48,8 @@ class Experiment:
 
     groups: which repetitions run together, and where. streams: by repetition.
     plan: uncut segments. ticks: the plan cut up, with evaluations; an index into it is
-    the run's position. updates: network -> updates in the whole run. spec:
-    augmentation.
+    the run's position. updates: network -> updates in the whole run. spec: what is
+    done to images. streamed: whether training images are read for every use.
     """
 
     config: Config
@@ -60,6 +61,13 @@ class Experiment:
     ticks: tuple[Tick, ...]
     updates: dict[str, int]
     spec: AugmentSpec
+    streamed: bool
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of what the networks see."""
+        height, width, channels = self.dataset.image_shape
+        return *self.spec.output_size(height, width), channels
 
     def group_of(self, seed: int) -> SeedGroup:
         """Return the group that advances a repetition."""
@@ -67,29 +75,44 @@ class Experiment:
 
     def networks(self, axis: BatchAxis) -> Networks:
         """Return the networks whose losses and BatchNorm reduce over `axis`."""
-        teacher = self.config.teacher
+        teacher = self._network("teacher", self.config.teacher, axis)
+        # Only what has DropPath can be without it.
+        drops = getattr(teacher.model, "drop_path", 0.0) > 0.0
         students = {
             name: Student(
-                self._network(name, student.model, student.optim, axis),
+                self._network(name, student, axis),
                 make_method(student, axis),
                 student.teacher_bn,
+                student.teacher_drop_path == "on" or not drops,
                 student.online_teacher,
                 student.replay,
             )
             for name, student in self.config.students.items()
         }
-        return Networks(
-            self._network("teacher", teacher.model, teacher.optim, axis), students
-        )
+        return Networks(teacher, students)
 
     def _network(
-        self, name: str, model: str, optim: OptimConfig, axis: BatchAxis
+        self, name: str, config: TeacherConfig | StudentConfig, axis: BatchAxis
     ) -> Network:
+        optim = config.optim
+        clock = name if optim.schedule_clock == "own" else "teacher"
         rate = learning_rate_schedule(
-            optim, self.clock.steps_per_epoch, self.updates[name]
+            optim, self.clock.steps_per_epoch, self.updates[clock]
         )
-        net = make_model(model, self.dataset.num_classes).clone(axis=axis)
-        return Network(net, make_optimizer(optim, rate), rate)
+        net = make_model(
+            config.model,
+            self.dataset.num_classes,
+            config.arch,
+            compute_dtype=self.config.compute_dtype,
+            remat=self.config.remat,
+        ).clone(axis=axis)
+        return Network(
+            net,
+            make_optimizer(optim),
+            rate,
+            optim.schedule_clock,
+            self.config.micro_batches,
+        )
 
 
 def build(config: Config, dataset: Dataset) -> Experiment:
@@ -114,10 +137,18 @@ def build(config: Config, dataset: Dataset) -> Experiment:
         plan=plan,
         ticks=schedule.cut(plan, config.chunk_steps, evaluate_every_steps),
         updates=schedule.updates(plan),
-        spec=spec_of(data, dataset, padded=stream.has_padding),
+        spec=spec_of(
+            data,
+            dataset,
+            padded=stream.has_padding,
+            cropped_on_host=not isinstance(dataset.train, Split),
+        ),
+        streamed=_is_streamed(data, dataset),
     )
     _check_inits(config)
-    experiment.networks(BatchAxis())
+    _check_clocks(config)
+    _check_micro_batches(config, experiment.groups)
+    _check_heads(experiment)
     return experiment
 
 
@@ -151,25 +182,26 @@ def state_template(experiment: Experiment) -> list[SeedState]:
 
 
 def _init_seed(experiment: Experiment, networks: Networks, keys: SeedKeys) -> SeedState:
-    image = jnp.zeros((1, *experiment.dataset.image_shape))
+    image = jnp.zeros((1, *experiment.image_shape))
+
+    @functools.cache
+    def start(model, own):
+        # Students of one architecture start from the same weights: arms are paired.
+        key = keys.student_init if own else keys.teacher_init
+        return model.init_with_output(key, image, train=False)
+
     teacher = networks.teacher
-    outputs, variables = _init_network(teacher, keys.teacher_init, image)
+    outputs, variables = start(teacher.model, False)
     state = {"teacher": init_state(variables, {}, teacher.tx)}
     teacher_dim = outputs.features.shape[-1]
     for name, student in networks.students.items():
-        # Students of one architecture start from the same weights: arms are paired.
-        same = experiment.config.students[name].init == "same"
-        key = keys.teacher_init if same else keys.student_init
-        outputs, variables = _init_network(student.network, key, image)
+        own = experiment.config.students[name].init == "different"
+        outputs, variables = start(student.network.model, own)
         method_params = student.method.init(
             keys.method_init, outputs.features.shape[-1], teacher_dim
         )
         state[name] = init_state(variables, method_params, student.network.tx)
     return state
-
-
-def _init_network(network: Network, key: jax.Array, image: jax.Array):
-    return network.model.init_with_output(key, image, train=False)
 
 
 def _streams(config: Config, dataset: Dataset, repetition: int) -> Streams:
@@ -180,6 +212,21 @@ def _streams(config: Config, dataset: Dataset, repetition: int) -> Streams:
         Stream(keys.data, size, data.batch_size, data.last_batch),
         Stream(keys.replay_data, size, data.batch_size, data.last_batch),
     )
+
+
+def _is_streamed(config: DataConfig, dataset: Dataset) -> bool:
+    train = dataset.train
+    if isinstance(train, Split):
+        return config.input == "stream"
+    if config.input == "device":
+        height, width, channels = train.shape
+        size = len(train.label) * height * width * channels / 2**30
+        raise ConfigError(
+            f"config.data.input='device' would hold all {len(train.label):,} training "
+            f"images of {dataset.name}, {size:.4g} GiB of {height}x{width} pixels, but "
+            "they come as files; set input='stream' or 'auto'."
+        )
+    return True
 
 
 def _groups(config: Config) -> tuple[SeedGroup, ...]:
@@ -197,4 +244,51 @@ def _check_inits(config: Config) -> None:
                 f"config.students.{name}.init='same' needs the teacher's architecture, "
                 f"but model='{student.model}' and the teacher's is "
                 f"'{config.teacher.model}'; set init='different'."
+            )
+
+
+def _check_clocks(config: Config) -> None:
+    if config.teacher.optim.schedule_clock != "own":
+        raise ConfigError(
+            "config.teacher.optim.schedule_clock='teacher' says nothing; set 'own'."
+        )
+    for name, student in config.students.items():
+        if student.plan == "offline" and student.optim.schedule_clock == "teacher":
+            raise ConfigError(
+                f"config.students.{name}.optim.schedule_clock='teacher' stands still "
+                "in plan 'offline', where the teacher has stopped; set 'own'."
+            )
+
+
+def _check_micro_batches(config: Config, groups: tuple[SeedGroup, ...]) -> None:
+    for group in groups:
+        share = config.data.batch_size // len(group.devices)
+        if share % config.micro_batches:
+            raise ConfigError(
+                f"config.micro_batches={config.micro_batches} does not divide the "
+                f"{share} examples of a batch that a device sees; give a divisor."
+            )
+
+
+def _check_heads(experiment: Experiment) -> None:
+    """Refuse a head for soft targets on a network that no teacher teaches."""
+    networks = experiment.networks(BatchAxis())
+    lonely = {"config.teacher.model": networks.teacher} | {
+        f"config.students.{name}.model": student.network
+        for name, student in networks.students.items()
+        if not student.method.needs_teacher
+    }
+    image = jnp.zeros((1, *experiment.image_shape))
+
+    @functools.cache
+    def has_soft_head(model) -> bool:
+        make = functools.partial(model.init_with_output, train=True)
+        outputs, _ = jax.eval_shape(make, jax.random.key(0), image)
+        return outputs.soft_logits is not None
+
+    for field, network in lonely.items():
+        if has_soft_head(network.model):
+            raise ConfigError(
+                f"{field} has a head that only soft targets train, and this network "
+                "has no teacher; choose the model without it."
             )

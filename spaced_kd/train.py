@@ -227,6 +227,7 @@ class Loop:
                     )
         finally:
             bar.close()
+            self._engine.close()
             # What was worth keeping is flushed; this must not hide why the loop ended.
             if self._writes:
                 with contextlib.suppress(StorageError):
