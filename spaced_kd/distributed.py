@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import jax
 
 import spaced_kd
-from spaced_kd import peers
+from spaced_kd import peers, rendezvous, shield
 from spaced_kd.errors import ConfigError, Interrupted, SpacedKDError
 from spaced_kd.peers import Peers
 
@@ -179,16 +179,16 @@ def _connect(place: Place, timeout: float) -> Peers:
     version = f"spaced_kd {spaced_kd.__version__} and jax {jax.__version__}"
     if place.process_id == 0:
         port = _free_port()
-        group = peers.open_hub(address, count, version, port, timeout)
+        group = rendezvous.open_hub(address, count, version, port, timeout)
         near = f"127.0.0.1:{port}"
     else:
-        group, port = peers.open_spoke(
+        group, port = rendezvous.open_spoke(
             address, place.process_id, count, version, timeout
         )
-        near = f"127.0.0.1:{peers.shield(place.host, port)}"
+        near = f"127.0.0.1:{shield.shield(place.host, port)}"
     # Its handler of SIGTERM would take the place of ours.
     jax.config.update("jax_enable_preemption_service", False)
-    everywhere = "127.0.0.1" if peers.is_loopback(place.host) else "[::]"
+    everywhere = "127.0.0.1" if rendezvous.is_loopback(place.host) else "[::]"
     jax.distributed.initialize(
         near,
         num_processes=count,
