@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import jax
 
 import spaced_kd
-from spaced_kd import peers
+from spaced_kd import peers, rendezvous, shield
 from spaced_kd.errors import ConfigError, Interrupted, SpacedKDError
 from spaced_kd.peers import Peers
 
@@ -22,9 +22,9 @@ VARIABLES = {
 """Flag of the command line -> environment variable that stands in for it."""
 
 _EXAMPLE = "--coordinator=node0:8476 --num_processes=2 --process_id=0"
-# An error of JAX may be the first sign of a lost peer; the thread that watches the peer
-# knows for certain a moment later, and ends the process with the right message.
-_SECOND_OPINION_SECONDS = 5.0
+# An error of JAX may be but a sign that another process has ended; the thread that
+# watches it says so, and ends this one, before this time is over.
+_SECOND_OPINION_SECONDS = 2 * peers.OWN_END_SECONDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,16 +179,16 @@ def _connect(place: Place, timeout: float) -> Peers:
     version = f"spaced_kd {spaced_kd.__version__} and jax {jax.__version__}"
     if place.process_id == 0:
         port = _free_port()
-        group = peers.open_hub(address, count, version, port, timeout)
+        group = rendezvous.open_hub(address, count, version, port, timeout)
         near = f"127.0.0.1:{port}"
     else:
-        group, port = peers.open_spoke(
+        group, port = rendezvous.open_spoke(
             address, place.process_id, count, version, timeout
         )
-        near = f"127.0.0.1:{peers.shield(place.host, port)}"
+        near = f"127.0.0.1:{shield.shield(place.host, port)}"
     # Its handler of SIGTERM would take the place of ours.
     jax.config.update("jax_enable_preemption_service", False)
-    everywhere = "127.0.0.1" if peers.is_loopback(place.host) else "[::]"
+    everywhere = "127.0.0.1" if rendezvous.is_loopback(place.host) else "[::]"
     jax.distributed.initialize(
         near,
         num_processes=count,

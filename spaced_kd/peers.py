@@ -15,17 +15,15 @@ import os
 import queue
 import socket
 import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from spaced_kd.errors import ConfigError, PeerError, SpacedKDError
+from spaced_kd.errors import PeerError
 
 _SILENT_SECONDS = 30
 # A peer that fails has often failed for a reason that holds here, too: then this
 # process's own message is the better one, and it gets so long to show it.
-_OWN_END_SECONDS = 5.0
-_HELLO = "spaced_kd"
+OWN_END_SECONDS = 5.0
 _LONGEST_LINE = 1 << 20
 
 
@@ -143,7 +141,7 @@ class _Group(Peers):
         name = self.names[end.process]
         if end.code is None:
             what = f"{name} is gone (killed, crashed or cut off)"
-        elif self._left.wait(_OWN_END_SECONDS):
+        elif self._left.wait(OWN_END_SECONDS):
             return
         else:
             what = f"{name} ended with code {end.code} ({end.message.rstrip('.')})"
@@ -173,163 +171,6 @@ class Spoke(_Group):
         return self._inbox[0].get()
 
 
-def open_hub(
-    address: tuple[str, int], count: int, version: str, service: int, timeout: float
-) -> Hub:
-    """Wait for the other processes; return process 0's view of the run.
-
-    Args:
-      address: host and port on which process 0 listens.
-      count: processes of the run.
-      version: must be the same everywhere.
-      service: told to the others, see `open_spoke`.
-      timeout: seconds until all must be there.
-
-    Raises:
-      PeerError: the port is taken, or somebody did not come.
-      ConfigError: a process is of another run, or two have the same id.
-    """
-    host, port = address
-    names = {0: f"process 0 on {socket.gethostname()}"}
-    channels: dict[int, Channel] = {}
-    try:
-        listener = _listen(host, port)
-    except OSError as error:
-        raise PeerError(
-            f"process 0 cannot listen on port {port} ({error.strerror or error}); end "
-            "what uses it, or give --coordinator another port, in every process."
-        ) from error
-    try:
-        with listener:
-            for channel, hello in _hellos(listener, timeout):
-                refusal = _refusal(hello, count, version, channels)
-                if refusal:
-                    channels[-1] = channel
-                    raise ConfigError(refusal)
-                process, where = hello["process"], hello["host"]
-                channels[process] = channel
-                names[process] = f"process {process} on {where}"
-                if len(channels) == count - 1:
-                    break
-            else:
-                missing = sorted(set(range(1, count)) - set(channels))
-                raise PeerError(
-                    f"after {timeout:g} s {_listed(missing)} of {count} did not reach "
-                    f"process 0 at {host}:{port}; start every process, and let the "
-                    "machines reach this port."
-                )
-    except SpacedKDError as error:
-        for channel in channels.values():
-            channel.send({"code": error.code, "refused": str(error)})
-            channel.close()
-        raise
-    ordered = [names[process] for process in range(count)]
-    for channel in channels.values():
-        channel.send({"names": ordered, "service": service})
-    return Hub(0, ordered, channels)
-
-
-def _hellos(
-    listener: socket.socket, timeout: float
-) -> Iterator[tuple[Channel, dict[str, Any]]]:
-    """Yield who reports within `timeout` seconds, and sends away everybody else."""
-    deadline = time.monotonic() + timeout
-    while True:
-        listener.settimeout(max(deadline - time.monotonic(), 0.01))
-        try:
-            channel = Channel(listener.accept()[0])
-        except TimeoutError:
-            return
-        hello = (channel.receive(timeout=5.0) or {}).get(_HELLO)
-        if hello is None:
-            channel.close()
-        else:
-            yield channel, hello
-
-
-def open_spoke(
-    address: tuple[str, int], index: int, count: int, version: str, timeout: float
-) -> tuple[Spoke, int]:
-    """Report to process 0; return this process's view of the run, and its `service`.
-
-    Args:
-      address: host and port of process 0.
-      index: of this process.
-      count: processes of the run.
-      version: must be the same everywhere.
-      timeout: seconds until all must be there.
-
-    Raises:
-      PeerError: process 0 does not answer, or not all processes came.
-      ConfigError: process 0 says that this process is of another run.
-    """
-    host, port = address
-    deadline = time.monotonic() + timeout
-    channel = None
-    while channel is None:
-        try:
-            channel = Channel(socket.create_connection(address, timeout=5.0))
-        except OSError as error:
-            if time.monotonic() > deadline:
-                raise PeerError(
-                    f"process 0 did not answer at {host}:{port} for {timeout:g} s "
-                    f"({error.strerror or error}); start every process, and give all "
-                    "of them the same --coordinator."
-                ) from error
-            time.sleep(0.2)
-    hello = {"process": index, "count": count, "version": version}
-    channel.send({_HELLO: hello | {"host": socket.gethostname()}})
-    answer = channel.receive(timeout=max(deadline - time.monotonic(), 1.0) + 5.0)
-    if answer is None:
-        raise PeerError(
-            f"process 0 at {host}:{port} ended before all {count} processes were "
-            "there; its own message says why."
-        )
-    if "refused" in answer:
-        kind = ConfigError if answer["code"] == ConfigError.code else PeerError
-        raise kind(answer["refused"])
-    return Spoke(index, answer["names"], {0: channel}), answer["service"]
-
-
-def _refusal(hello: dict, count: int, version: str, here: dict) -> str | None:
-    process = hello["process"]
-    if hello["version"] != version:
-        return (
-            f"process {process} on {hello['host']} runs {hello['version']}, process 0 "
-            f"{version}; install the same everywhere."
-        )
-    if hello["count"] != count:
-        return (
-            f"--num_processes={hello['count']} in process {process} on "
-            f"{hello['host']}, but {count} in process 0; give the same everywhere."
-        )
-    if process in here:
-        return (
-            f"--process_id={process} was given to two processes, one of them on "
-            f"{hello['host']}; number them 0 to {count - 1}."
-        )
-    return None
-
-
-def _listed(processes: list[int]) -> str:
-    shown = ", ".join(map(str, processes[:8])) + (" ..." if len(processes) > 8 else "")
-    return f"process{'es' if len(processes) > 1 else ''} {shown}"
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    if is_loopback(host):
-        return socket.create_server((host, port))
-    if socket.has_dualstack_ipv6():
-        family = socket.AF_INET6
-        return socket.create_server(("", port), family=family, dualstack_ipv6=True)
-    return socket.create_server(("", port))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` means this machine alone."""
-    return host == "localhost" or host.startswith("127.")
-
-
 def _keep_alive(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -343,41 +184,3 @@ def _keep_alive(connection: socket.socket) -> None:
         if hasattr(socket, name):  # not all systems have all of them
             option = getattr(socket, name)
             connection.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
-def shield(host: str, port: int) -> int:
-    """Return a loopback port that leads to `host:port` and outlives it.
-
-    JAX aborts a process in the very moment in which its connection to process 0's
-    coordination service breaks. Behind this port the connection stays open a little
-    longer, and the thread that watches process 0 has time to say what happened.
-    """
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def accept() -> None:
-        while True:
-            near, _ = listener.accept()
-            threading.Thread(target=connect, args=(near,), daemon=True).start()
-
-    def connect(near: socket.socket) -> None:
-        far = None
-        with contextlib.suppress(OSError):
-            far = socket.create_connection((host, port), timeout=10.0)
-        if far is None:
-            near.close()
-            return
-        far.settimeout(None)
-        threading.Thread(target=_pump, args=(near, far, 0.0), daemon=True).start()
-        _pump(far, near, 2 * _OWN_END_SECONDS)
-
-    threading.Thread(target=accept, daemon=True).start()
-    return listener.getsockname()[1]
-
-
-def _pump(source: socket.socket, sink: socket.socket, linger: float) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(1 << 16):
-            sink.sendall(data)
-    time.sleep(linger)
-    with contextlib.suppress(OSError):
-        sink.shutdown(socket.SHUT_RDWR)

@@ -240,6 +240,9 @@ class Loop:
         """
         # Read once: a signal between two looks would leave without saving.
         asked = stop.requested
+        if asked and not self._writes:
+            # It now waits for process 0, which saves, and has a deadline of its own.
+            stop.acknowledge()
         votes = self._peers.exchange(
             {"asked": asked, "signal": stop.signal, "due": self._is_due()}
         )

@@ -1,11 +1,15 @@
 """Who is who in a run of several processes."""
 
+from pathlib import Path
+
 import jax
+import jax.numpy as jnp
 import pytest
 
 from spaced_kd import distributed, main, train
+from spaced_kd.checkpoint import Checkpoint
 from spaced_kd.distributed import Place, place
-from spaced_kd.errors import ConfigError
+from spaced_kd.errors import CheckpointError, ConfigError, PeerError
 from spaced_kd.peers import Peers
 
 
@@ -103,6 +107,7 @@ class Votes(Peers):
 def _loop(peers, due):
     loop = object.__new__(train.Loop)
     loop._peers = peers
+    loop._writes = peers.index == 0
     loop._is_due = lambda: due
     return loop
 
@@ -110,6 +115,10 @@ def _loop(peers, due):
 class Stop:
     def __init__(self, signal):
         self.requested, self.signal = bool(signal), signal
+        self.acknowledged = False
+
+    def acknowledge(self):
+        self.acknowledged = True
 
 
 @pytest.mark.parametrize("index", [0, 1])
@@ -125,11 +134,51 @@ def test_a_stop_of_any_process_is_everybodys(index, asked):
     assert loop._decide(Stop(own["signal"])) == (who, False)
 
 
+@pytest.mark.parametrize("index", [0, 1])
+def test_only_process_0_has_a_deadline_for_saving(index):
+    """A long save would be cut off by the impatience of those that wait for it."""
+    vote = {"asked": False, "signal": "", "due": False}
+    stop = Stop("SIGTERM")
+    _loop(Votes(index, vote), due=False)._decide(stop)
+    assert stop.acknowledged == (index == 1)
+
+
 @pytest.mark.parametrize(("mine", "first"), [(True, False), (False, True)])
 def test_the_clock_of_process_0_decides_when_to_save(mine, first):
     """Clocks differ; the others would expect, or miss, a checkpoint."""
     vote = {"asked": False, "signal": "", "due": first}
     assert _loop(Votes(1, vote), mine)._decide(Stop("")) == ("", first)
+
+
+SAVED = Checkpoint(Path("checkpoints/00000012"), 12, {"data": "d"})
+VIEW = [12, "00000012", {"data": "d"}]
+
+
+@pytest.mark.parametrize(
+    ("saved", "other", "words"),
+    [
+        (None, VIEW, "process 1 on b finds no checkpoint in w, process 0 finds"),
+        (SAVED, [8, "00000008", {"data": "d"}], "finds checkpoint 00000012 in w"),
+        (SAVED, None, "process 0 finds no checkpoint; give every process the same"),
+    ],
+)
+def test_processes_that_see_other_checkpoints_do_not_start(saved, other, words):
+    """One would train from the beginning while the other goes on."""
+    loop = _loop(Votes(1, other), due=False)
+    loop._path = Path("w")
+    with pytest.raises(CheckpointError, match=words) as error:
+        loop._refuse_another_view(saved)
+    assert "\n" not in str(error.value)
+    _loop(Votes(1, VIEW), due=False)._refuse_another_view(SAVED)
+
+
+def test_processes_that_start_from_other_numbers_do_not_train():
+    """Replicas that differ at the start differ for ever, and nothing else notices."""
+    states = [{"teacher": jnp.zeros(3)}]
+    _loop(Votes(1, train._digest(states)), due=False)._refuse_another_state(states)
+    other = train._digest([{"teacher": jnp.zeros(3).at[1].set(1e-7)}])
+    with pytest.raises(PeerError, match="process 1 on b starts from other numbers"):
+        _loop(Votes(1, other), due=False)._refuse_another_state(states)
 
 
 def test_jax_started_by_somebody_else_is_refused(tmp_path, monkeypatch):

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from spaced_kd import peers
+from spaced_kd import peers, shield
 from spaced_kd.errors import ConfigError, PeerError
-from spaced_kd.peers import Peers, open_hub, open_spoke
+from spaced_kd.peers import Peers
+from spaced_kd.rendezvous import open_hub, open_spoke
 
 VERSION = "a version"
 
@@ -165,7 +166,7 @@ def test_a_machine_that_vanishes_is_given_up_within_a_minute():
 CHILD = """
 import os, sys, time
 from spaced_kd.errors import SpacedKDError
-from spaced_kd.peers import open_hub, open_spoke
+from spaced_kd.rendezvous import open_hub, open_spoke
 port, index = int(sys.argv[1]), int(sys.argv[2])
 address = ("127.0.0.1", port)
 if index:
@@ -234,7 +235,7 @@ def test_a_killed_process_is_named_by_all_others_at_once(killed):
 def test_what_ended_one_process_is_told_by_the_others():
     """'Gone' alone would send the user looking through the logs of all machines."""
     fail = "group.leave(3, 'no data in /nowhere.'); os._exit(3)"
-    stuck = f"from spaced_kd import peers; peers._OWN_END_SECONDS = 0.5\n{STUCK}"
+    stuck = f"from spaced_kd import peers; peers.OWN_END_SECONDS = 0.5\n{STUCK}"
     codes, stderr, _ = run_three([stuck, fail, stuck])
     assert codes == [8, 3, 8]
     for index in (0, 2):
@@ -268,7 +269,7 @@ def test_an_ordinary_end_ends_nobody_else():
 def test_the_shield_carries_both_ways_and_outlives_what_is_behind_it():
     """JAX would see process 0 die first, and abort this process without a word."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        port = peers.shield(*server.getsockname())
+        port = shield.shield(*server.getsockname())
         near = socket.create_connection(("127.0.0.1", port))
         far, _ = server.accept()
         near.sendall(b"ping")
@@ -285,6 +286,8 @@ def test_the_shield_carries_both_ways_and_outlives_what_is_behind_it():
 def test_the_shield_refuses_what_nobody_answers():
     """A client that is held for ever never tries again."""
     host, port = free_address()
-    near = socket.create_connection(("127.0.0.1", peers.shield(host, port)), timeout=10)
+    near = socket.create_connection(
+        ("127.0.0.1", shield.shield(host, port)), timeout=10
+    )
     with near:
         assert near.recv(1) == b""
