@@ -149,7 +149,7 @@ def build(config: Config, dataset: Dataset) -> Experiment:
     _check_inits(config)
     _check_clocks(config)
     _check_micro_batches(config, experiment.groups)
-    _check_heads(experiment)
+    _check_networks(experiment)
     return experiment
 
 
@@ -274,23 +274,26 @@ def _check_micro_batches(config: Config, groups: tuple[SeedGroup, ...]) -> None:
             )
 
 
-def _check_heads(experiment: Experiment) -> None:
-    """Refuse a head for soft targets on a network that no teacher teaches."""
+def _check_networks(experiment: Experiment) -> None:
+    """Pass one image through each network, in shapes alone.
+
+    Raises:
+      ConfigError: the image does not fit, or a network that no teacher teaches has a
+        head that only soft targets would train.
+    """
     networks = experiment.networks(BatchAxis())
-    lonely = {"config.teacher.model": networks.teacher} | {
-        f"config.students.{name}.model": student.network
-        for name, student in networks.students.items()
-        if not student.method.needs_teacher
-    }
+    untaught: dict[Any, str] = {networks.teacher.model: "config.teacher.model"}
+    models: set[Any] = {networks.teacher.model}
+    for name, student in networks.students.items():
+        models.add(student.network.model)
+        if not student.method.needs_teacher:
+            untaught[student.network.model] = f"config.students.{name}.model"
     image = jnp.zeros((1, *experiment.image_shape))
-    by_model: dict[Any, str] = {
-        network.model: field for field, network in lonely.items()
-    }
-    for model, field in by_model.items():
+    for model in models:
         make = functools.partial(model.init_with_output, train=True)
         outputs, _ = jax.eval_shape(make, jax.random.key(0), image)
-        if outputs.soft_logits is not None:
+        if outputs.soft_logits is not None and model in untaught:
             raise ConfigError(
-                f"{field} has a head that only soft targets train, and this network "
-                "has no teacher; choose the model without it."
+                f"{untaught[model]} has a head that only soft targets train, and this "
+                "network has no teacher; choose the model without it."
             )
