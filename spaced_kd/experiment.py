@@ -282,8 +282,8 @@ def _check_networks(experiment: Experiment) -> None:
         head that only soft targets would train.
     """
     networks = experiment.networks(BatchAxis())
-    untaught: dict[Any, str] = {networks.teacher.model: "config.teacher.model"}
-    models: set[Any] = {networks.teacher.model}
+    teacher: Any = networks.teacher.model
+    models, untaught = {teacher}, {teacher: "config.teacher.model"}
     for name, student in networks.students.items():
         models.add(student.network.model)
         if not student.method.needs_teacher:
