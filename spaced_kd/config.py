@@ -112,7 +112,7 @@ class DataConfig:
     horizontal_flip: bool = option(True, "mirror with probability 1/2")
     rotation_degrees: float = option(
         15.0,
-        "rotation, uniform in +-degrees, nearest neighbour, zero fill; 0: none",
+        "rotation, uniform in +-degrees, nearest neighbour; 0: none",
         low=0.0,
         high=180.0,
     )

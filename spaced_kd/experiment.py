@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -148,7 +149,7 @@ def build(config: Config, dataset: Dataset) -> Experiment:
     _check_inits(config)
     _check_clocks(config)
     _check_micro_batches(config, experiment.groups)
-    _check_heads(experiment)
+    _check_networks(experiment)
     return experiment
 
 
@@ -184,11 +185,14 @@ def state_template(experiment: Experiment) -> list[SeedState]:
 def _init_seed(experiment: Experiment, networks: Networks, keys: SeedKeys) -> SeedState:
     image = jnp.zeros((1, *experiment.image_shape))
 
-    @functools.cache
+    started: dict[Any, Any] = {}
+
     def start(model, own):
         # Students of one architecture start from the same weights: arms are paired.
-        key = keys.student_init if own else keys.teacher_init
-        return model.init_with_output(key, image, train=False)
+        if (model, own) not in started:
+            key = keys.student_init if own else keys.teacher_init
+            started[model, own] = model.init_with_output(key, image, train=False)
+        return started[model, own]
 
     teacher = networks.teacher
     outputs, variables = start(teacher.model, False)
@@ -270,25 +274,26 @@ def _check_micro_batches(config: Config, groups: tuple[SeedGroup, ...]) -> None:
             )
 
 
-def _check_heads(experiment: Experiment) -> None:
-    """Refuse a head for soft targets on a network that no teacher teaches."""
-    networks = experiment.networks(BatchAxis())
-    lonely = {"config.teacher.model": networks.teacher} | {
-        f"config.students.{name}.model": student.network
-        for name, student in networks.students.items()
-        if not student.method.needs_teacher
-    }
-    image = jnp.zeros((1, *experiment.image_shape))
+def _check_networks(experiment: Experiment) -> None:
+    """Pass one image through each network, in shapes alone.
 
-    @functools.cache
-    def has_soft_head(model) -> bool:
+    Raises:
+      ConfigError: the image does not fit, or a network that no teacher teaches has a
+        head that only soft targets would train.
+    """
+    networks = experiment.networks(BatchAxis())
+    untaught: dict[Any, str] = {networks.teacher.model: "config.teacher.model"}
+    models: set[Any] = {networks.teacher.model}
+    for name, student in networks.students.items():
+        models.add(student.network.model)
+        if not student.method.needs_teacher:
+            untaught[student.network.model] = f"config.students.{name}.model"
+    image = jnp.zeros((1, *experiment.image_shape))
+    for model in models:
         make = functools.partial(model.init_with_output, train=True)
         outputs, _ = jax.eval_shape(make, jax.random.key(0), image)
-        return outputs.soft_logits is not None
-
-    for field, network in lonely.items():
-        if has_soft_head(network.model):
+        if outputs.soft_logits is not None and model in untaught:
             raise ConfigError(
-                f"{field} has a head that only soft targets train, and this network "
-                "has no teacher; choose the model without it."
+                f"{untaught[model]} has a head that only soft targets train, and this "
+                "network has no teacher; choose the model without it."
             )

@@ -90,6 +90,8 @@ def export_student(
     model = make_model(
         about["model"], about["num_classes"], ArchConfig(**about["arch"])
     )
+    # Only what this network has, so that options added later leave the file readable.
+    about["arch"] = {k: v for k, v in about["arch"].items() if hasattr(model, k)}
     card = model_card.text(about, config, results.load(workdir), variables)
     try:
         out.mkdir(parents=True, exist_ok=True)

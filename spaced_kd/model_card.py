@@ -110,7 +110,7 @@ def _facts(about, config, student, results: Results, variables) -> dict[str, Any
     return {
         "parameters": f"{count:,}",
         "classes": about["num_classes"],
-        "architecture options": options,
+        "architecture options": options or "none",
         "plan": student["plan"],
         "space interval": interval,
         "compat": config["compat"],

@@ -1,14 +1,16 @@
 import dataclasses
 import hashlib
+import struct
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from archives import fails, member, python2_dumps, tar_bytes, tree
+from etils import epath
 
 from spaced_kd import data
 from spaced_kd.config import DataConfig
-from spaced_kd.data import cifar10, tfds_folder
+from spaced_kd.data import augment_spec, cifar10, tfds_folder, tfrecord, tiny_imagenet
 from spaced_kd.data.cifar10 import OFFICIAL
 from spaced_kd.data.cifar_archive import prepare
 
@@ -108,6 +110,61 @@ def test_the_loader_returns_all_images_in_content_order(tmp_path, monkeypatch):
     assert data.load(config).fingerprint == dataset.fingerprint
 
 
+def write_tfrecord(folder):
+    """Write what TFDS prepares with TensorFlow; its metadata are by TFDS itself."""
+    folder.mkdir(parents=True)
+    features = tfds.features.FeaturesDict(
+        {
+            "id": tfds.features.Text(),
+            "image": tfds.features.Image(shape=(32, 32, 3)),
+            "label": tfds.features.ClassLabel(names=NAMES),
+        }
+    )
+    infos = []
+    for split, names in (("train", TRAIN), ("test", ["test_batch"])):
+        template = tfds.core.ShardedFileTemplate(
+            data_dir=epath.Path(folder),
+            dataset_name="cifar10",
+            split=split,
+            filetype_suffix="tfrecord",
+        )
+        records = [
+            features.serialize_example(
+                {"id": "x", "image": tfds_folder.encode(image), "label": label}
+            )
+            for image, label in zip(pixels(*names), labels(*names), strict=True)
+        ]
+        lengths = [struct.pack("<Q", len(record)) for record in records]
+        sums = [
+            [struct.pack("<I", crc) for crc in tfrecord.masked_crc32c(blocks)]
+            for blocks in (lengths, records)
+        ]
+        rows = zip(lengths, sums[0], records, sums[1], strict=True)
+        shard = template.sharded_filepath(shard_index=0, num_shards=1)
+        shard.write_bytes(b"".join(map(b"".join, rows)))
+        infos.append(
+            tfds.core.SplitInfo(
+                name=split,
+                shard_lengths=[len(records)],
+                num_bytes=sum(map(len, records)),
+                filename_template=template,
+            )
+        )
+    tfds.folder_dataset.write_metadata(
+        data_dir=folder, features=features, split_infos=infos, check_data=False
+    )
+
+
+def test_a_folder_prepared_as_tfrecord_gives_the_same_data_set(tmp_path):
+    """The order of the files, and hence the run, does not depend on who prepared it."""
+    release = put(tmp_path)
+    ours = cifar10.load(DataConfig(dir=str(tmp_path)), release)
+    write_tfrecord(tmp_path / "theirs" / "cifar10" / "3.0.2")
+    theirs = cifar10.load(DataConfig(dir=str(tmp_path / "theirs")), release)
+    for a, b in zip(ours.train + ours.test, theirs.train + theirs.test, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_the_extracted_folder_is_accepted_too(tmp_path):
     """Offline users have it from torchvision."""
     release = put(tmp_path)
@@ -165,3 +222,10 @@ def test_the_official_release_is_the_published_one():
     assert (OFFICIAL.train_per_class, OFFICIAL.test_per_class) == (5000, 1000)
     assert OFFICIAL.mean == (0.4914, 0.4822, 0.4465)
     assert OFFICIAL.std == (0.2023, 0.1994, 0.2010)
+
+
+def test_a_normalization_that_has_a_data_sets_name_is_the_data_sets_own():
+    """`config.data.normalization` writes the same constants a second time."""
+    named = augment_spec.NORMALIZATIONS
+    assert named["cifar10"] == (OFFICIAL.mean, OFFICIAL.std)
+    assert named["imagenet"] == (tiny_imagenet.MEAN, tiny_imagenet.STD)

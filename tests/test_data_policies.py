@@ -142,7 +142,7 @@ def test_autoaugment_has_the_25_published_subpolicies():
         "sharpness": 5,
         "shear_y": 2,
         "autocontrast": 7,
-        "equalize": 8,
+        "equalize": 9,
         "posterize": 1,
         "color": 5,
         "brightness": 4,

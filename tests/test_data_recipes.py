@@ -56,7 +56,7 @@ def levels(image, spec):
 
 
 def in_order(spec, stages):
-    """Return the batch by applying stages one after the other, as the docstring says."""
+    """Return the batch by applying stages one after the other, as documented."""
     keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, POSITION)
     choices = draw(KEY, POSITION, spec)
     pixels = jnp.asarray(IMAGES[INDEX])
@@ -95,16 +95,22 @@ def own(purpose):
     return jax.vmap(lambda key: jax.random.fold_in(key, purpose))
 
 
+def jit(function, *static):
+    return jax.jit(function, static_argnums=static)
+
+
 def resized_crop(spec):
     def stage(pixels, keys, choices):
-        box = crop_boxes(own(3)(keys), spec.crop_scale, 16, 16)
-        return resize(pixels, spec.size, spec.interpolation, box)
+        box = jit(crop_boxes, 1, 2, 3)(own(3)(keys), spec.crop_scale, 16, 16)
+        return jit(resize, 1, 2)(pixels, spec.size, spec.interpolation, box)
 
     return stage
 
 
 def policy(spec):
-    return lambda pixels, keys, choices: apply_policy(pixels, own(4)(keys), spec)
+    return lambda pixels, keys, choices: jit(apply_policy, 2)(
+        pixels, own(4)(keys), spec
+    )
 
 
 def normalized(spec):
@@ -124,7 +130,7 @@ STAGES = {
         flip,
         policy(TRANSFORMER),
         normalized(TRANSFORMER),
-        lambda image, keys, choices: erase(image, own(6)(keys), 0.25),
+        lambda image, keys, choices: jit(erase, 2)(image, own(6)(keys), 0.25),
     ],
     "imagenet_cnn": [
         resized_crop(IMAGENET_CNN),
@@ -186,10 +192,10 @@ def test_recipes_do_not_depend_on_the_default_precision(spec):
 @every_recipe
 def test_recipes_show_the_same_image_differently_at_two_places(spec):
     """One draw for the whole batch would be a much weaker augmentation."""
-    same = np.zeros(8, np.int32)
-    image = np.asarray(jit_fetch(IMAGES, LABELS, same, POSITION[:8], KEY, spec).image)
-    assert image.shape == (8, *(spec.size or (16, 16)), 3)
-    assert len(np.unique(image.reshape(8, -1), axis=0)) == 8
+    same = np.zeros(16, np.int32)
+    image = np.asarray(jit_fetch(IMAGES, LABELS, same, POSITION, KEY, spec).image)
+    assert image.shape == (16, *(spec.size or (16, 16)), 3)
+    assert len(np.unique(image.reshape(16, -1), axis=0)) == 16
 
 
 def test_a_fill_reaches_crops_and_rotations():
@@ -262,7 +268,8 @@ def test_test_images_are_prepared_as_by_torchvision(shape, eval_resize, interpol
 def test_test_images_stay_as_stored_without_a_size():
     spec = AugmentSpec(4, True, 15.0, *CIFAR10, False)
     np.testing.assert_array_equal(
-        prepare_eval(jnp.asarray(IMAGES), spec), normalize(IMAGES, *CIFAR10)
+        prepare_eval(jnp.asarray(IMAGES), spec),
+        normalize(jnp.asarray(IMAGES), *CIFAR10),
     )
 
 

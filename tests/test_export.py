@@ -1,10 +1,12 @@
 """A student out of a workdir: the very weights, a card, and one line for mistakes."""
 
+import functools
 import json
 import shutil
 import subprocess
 import sys
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,11 +15,11 @@ import safetensors
 import tiny
 
 import spaced_kd
-from spaced_kd import experiment, export, train
+from spaced_kd import experiment, export, ledger, train, workdir
 from spaced_kd.checkpoint import CheckpointLine
-from spaced_kd.config import from_config_dict, student
+from spaced_kd.config import fingerprint, from_config_dict, student
 from spaced_kd.data import load
-from spaced_kd.models import make_model
+from spaced_kd.models import MODELS, deit, make_model
 
 STUDENTS = {
     "plain": student(plan="none", model="small_cnn"),
@@ -38,6 +40,34 @@ def _restored(config, workdir):
     parts = experiment.build(config, load(config.data))
     line = CheckpointLine(workdir / "checkpoints", keep=1)
     return line.restore(line.latest(), experiment.state_template(parts))
+
+
+def _untrained(config, path):
+    """Write the workdir of a run before its first update, which needs no compiling."""
+    parts = experiment.build(config, load(config.data))
+    path.mkdir()
+    workdir.claim(path, config, parts.dataset.fingerprint)
+    workdir.write_json(path / "plan.json", ledger.describe_plan(parts))
+    info = {"config": fingerprint(config)}
+    line = CheckpointLine(path / "checkpoints", keep=1)
+    line.save(0, experiment.init_states(parts), info)
+
+
+def test_the_options_of_the_architecture_come_along(tmp_path, monkeypatch):
+    """A transformer of another patch size, whose positions depend on the image."""
+    network = functools.partial(deit.DeiT, dim=6, depth=1, distilled=True)
+    monkeypatch.setitem(MODELS, "tiny_deit", network)
+    fields = student(plan="online", model="tiny_deit")
+    fields.arch.patch_size = 4
+    config = tiny.config({"taught": fields}, num_epochs=1)
+    _untrained(config, tmp_path / "w")
+    export.export_student(tmp_path / "w", "taught", tmp_path / "o")
+    model, variables = spaced_kd.load_student(tmp_path / "o")
+    assert (model.patch_size, model.drop_path, model.distilled) == (4, 0.1, True)
+    assert _about(tmp_path / "o")["arch"] == {"patch_size": 4, "drop_path": 0.1}
+    assert variables["params"]["pos_embed"].shape == (1, 2 + 4, 6)
+    state = _restored(config, tmp_path / "w")[0]["taught"]
+    chex.assert_trees_all_equal(variables["params"], state.params["net"])
 
 
 @pytest.mark.parametrize("name", STUDENTS)
@@ -112,6 +142,7 @@ def test_the_card_says_what_it_is_and_how_good(run, tmp_path):
         "| seeds of the run | 2 |",
         "last of seed 8",
         "[b, 8, 8, 3]",
+        "| architecture options | none |",
         "spaced_kd.load_student(",
         "## Licence",
         '"kd_weight": 0.3',

@@ -571,3 +571,9 @@ def test_schedule_counts_equal_the_states_own(tmp_path):
     assert {n: int(s.step) for n, s in states[0].items()} == schedule.updates(
         parts.plan
     )
+
+
+def test_patches_that_do_not_fit_are_refused_before_anything_is_written():
+    students = {"s": student(plan="spaced", model="deit_tiny")}
+    with pytest.raises(ConfigError, match="8x8 pixels does not divide into patches"):
+        _prepare(tiny.config(students))

@@ -25,6 +25,7 @@ from spaced_kd.engine import Engine
 from spaced_kd.errors import ConfigError, DataError
 from spaced_kd.feeds import Resident
 from spaced_kd.interrupt import StopRequest
+from spaced_kd.parallel import SeedGroup
 from spaced_kd.schedule import Evaluate, Lockstep, Replay
 from spaced_kd.streamed import Streamed
 
@@ -402,17 +403,54 @@ def test_a_damaged_image_ends_the_run_with_its_name(build, monkeypatch):
     feed.close()
 
 
-def test_closing_ends_the_threads(build):
+def test_closing_ends_the_threads_and_what_they_had_to_read(build, monkeypatch):
     """Threads that live on would keep reading, and keep the process."""
+    read, real = [], plan_reads.PlanReads.__getitem__
+
+    def slow(self, index):
+        read.append(index)
+        time.sleep(0.1)
+        return real(self, index)
+
+    monkeypatch.setattr(plan_reads.PlanReads, "__getitem__", slow)
     before = set(threading.enumerate())
     feed = Streamed(parts := build(SPACED))
     feed.piece(parts.groups[0], Lockstep(0, 4, ()))
     threads = set(threading.enumerate()) - before
-    assert threads
+    assert len(threads) == 3
     feed.close()
+    begun = len(read)
     for thread in threads:
-        thread.join(5)
+        thread.join(10)
         assert not thread.is_alive()
+    # Each may have taken up one more at that very moment; 11 were waiting.
+    assert len(read) <= begun + len(threads)
+
+
+def test_the_crops_do_not_depend_on_the_number_of_devices(build):
+    """A place is one in the global batch, whoever holds it."""
+    found = []
+    for devices in (1, 4):
+        parts = build(SPACED, num_epochs=1, num_devices=devices)
+        feed = Streamed(parts)
+        found.append(digests(feed, parts))
+        feed.close()
+    assert found[0] == found[1]
+
+
+def test_a_process_reads_the_rows_of_its_own_devices_alone(build, monkeypatch):
+    """With several, each would otherwise decode everything; together they read all."""
+    parts = build(SPACED, num_epochs=1, num_devices=4)
+    group, tick = parts.groups[0], Lockstep(0, 4, ())
+    batches = {}
+    for own in (slice(0, 4), slice(0, 2), slice(2, 4)):
+        local = property(lambda group, own=own: group.devices[own])
+        monkeypatch.setattr(SeedGroup, "_own_devices", local)
+        feed = Streamed(parts)
+        batches[own.start, own.stop] = shown(feed, group, tick)[0]["teacher"]
+        feed.close()
+    for (t, whole), (_, one), (_, two) in zip(*batches.values(), strict=True):
+        assert len(whole) == 16 and whole == one + two, t
 
 
 def test_elements_come_in_order_and_once_whoever_reads_first():

@@ -288,6 +288,25 @@ def test_paper_mode_trains(tmp_path):
     assert found["baseline"]["loss_last"] != found["online"]["loss_last"]
 
 
+@pytest.mark.slow
+def test_a_run_with_resized_images_and_every_augmentation_trains(tmp_path):
+    """Training, evaluation and initial weights must agree on the size of images."""
+    config = tiny.config(
+        num_epochs=1,
+        data__image_size=12,
+        data__resized_crop_scale=0.3,
+        data__eval_resize=14,
+        data__normalization="imagenet",
+        data__policy="randaugment",
+        data__cutout_pixels=4,
+        data__random_erasing=0.5,
+    )
+    spaced_kd.run(config, tmp_path)
+    parts = experiment.build(config, data.load(config.data))
+    params = experiment.state_template(parts)[0]["teacher"].params
+    assert 12 * 12 * 3 in {leaf.shape[0] for leaf in jax.tree.leaves(params)}
+
+
 def test_damaged_checkpoints_are_refused_and_left_alone(tmp_path):
     """A silent start from scratch would overwrite what could still be saved."""
     config = tiny.config(num_epochs=1)

@@ -27,7 +27,7 @@ CASES = {
 }
 """Name -> model, [H, W, C], fields of ArchConfig that are not at their default."""
 
-SLOW = {"resnet110", "resnet101", "resnet18_x8"}
+SLOW = {"resnet110", "resnet101", "resnet18_x4", "resnet18_x8"}
 
 
 def thin(features):
