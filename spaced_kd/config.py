@@ -376,7 +376,7 @@ class Config:
         80, "epochs of the teacher (paper 5.1: 80 for ResNets)", low=1
     )
     num_devices: int = option(
-        0, "devices that share each batch; 0: all local devices", low=0
+        0, "devices that share each batch; 0: all, of all processes", low=0
     )
     chunk_steps: int = option(
         32, "training steps composed into one compiled call", low=1
