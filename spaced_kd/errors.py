@@ -47,6 +47,12 @@ class StorageError(SpacedKDError):
     code = 7
 
 
+class CapacityError(SpacedKDError):
+    """The run does not fit into a device's memory; `doctor` says so beforehand."""
+
+    code = 9
+
+
 class Interrupted(SpacedKDError):
     """Stopped by a signal; the same command continues from the last checkpoint."""
 

@@ -1,13 +1,12 @@
 """`python -m spaced_kd.main --config=... --workdir=...`: flags, then one call."""
 
 import logging
-import re
 import sys
 from collections.abc import Sequence
 
-from absl import flags
-from ml_collections import config_flags
+from absl import flags as absl_flags
 
+from spaced_kd import flags
 from spaced_kd.errors import ConfigError, Interrupted, SpacedKDError
 
 USAGE = """Train one teacher and its students, or continue a run.
@@ -34,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     Args:
       argv: program name and arguments.
     """
-    if any(argument in ("-h", "-help", "--help") for argument in argv[1:]):
+    if flags.wants_help(argv):
         print(USAGE)
         return 0
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
@@ -46,9 +45,7 @@ def main(argv: Sequence[str]) -> int:
 
         results = train.run(config, workdir, may_exit=True)
     except SpacedKDError as error:
-        kind = "stopped" if isinstance(error, Interrupted) else "error"
-        print(f"{kind}: {error}", file=sys.stderr)
-        return error.code
+        return flags.report(error)
     except KeyboardInterrupt:
         print("stopped: by Ctrl-C; the same command continues.", file=sys.stderr)
         return Interrupted.code
@@ -58,34 +55,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parse(argv: Sequence[str]):
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file(
-        "config", None, flag_values=values, sys_argv=list(argv)
-    )
-    flags.DEFINE_string("workdir", None, "where everything is written", values)
-    try:
-        rest = values(list(argv))
-        config = values.config
-        # A file that cannot be loaded shows only when its content is first read.
-        if config is not None:
-            config.is_locked  # noqa: B018
-    except SpacedKDError:
-        raise
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
-        raise ConfigError(f"{_one_line(e)}; see --help.") from e
-    if len(rest) > 1:
-        raise ConfigError(f"unexpected argument '{rest[1]}'; see --help.")
-    if config is None:
-        raise ConfigError("--config is missing, e.g. --config=configs/digits.py.")
+    config, values = flags.parse_config(argv, _define)
     if not values.workdir:
         raise ConfigError("--workdir is missing, e.g. --workdir=runs/digits.")
     return config, values.workdir
 
 
-def _one_line(error: BaseException) -> str:
-    # The message of a failing config file is a whole traceback; its last line says it.
-    last = [line for line in str(error).splitlines() if line.strip()][-1].strip()
-    return re.sub(r"^[\w.]*(Error|Exception): ", "", last).rstrip(".")
+def _define(values: absl_flags.FlagValues) -> None:
+    absl_flags.DEFINE_string("workdir", None, "where everything is written", values)
 
 
 if __name__ == "__main__":
