@@ -175,7 +175,7 @@ class ArchConfig:
     channel_multiple: float = option(
         1.0, "ResNets: channels as a multiple (the other reading of x2)", above=0.0
     )
-    init: str = option(
+    weight_init: str = option(
         "torch",
         "ResNets: torch (PyTorch's default; released online KD) or kaiming (normal, "
         "fan out; released self KD)",

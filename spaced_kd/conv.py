@@ -16,6 +16,7 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -67,22 +68,49 @@ canonical.defvjp(_forward, _backward)
 
 
 def _images_gradient(kernel, gradient, stride, images_shape):
-    # The gradient, spread out by the stride, convolved with the turned kernel.
-    size, pad = kernel.shape[0], (kernel.shape[0] - 1) // 2
-    turned = lax.optimization_barrier(kernel[::-1, ::-1].transpose(0, 1, 3, 2))
-    before = size - 1 - pad
-    pads = [
-        (before, full + pad - 1 - stride * (part - 1))
-        for full, part in zip(images_shape[1:3], gradient.shape[1:3], strict=True)
-    ]
-    return lax.conv_general_dilated(
+    # Image row stride * m + r ("phase" r) gets gradient rows m + o through kernel row
+    # r + pad - stride * o. One convolution of the gradient computes all phases as
+    # channels, without the zeros that a gradient spread out by the stride would have.
+    taps, first = _taps(kernel.shape[0], stride)
+    absent = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))
+    phases = absent[taps[:, None, :, None], taps[None, :, None, :]]
+    phases = lax.optimization_barrier(phases.transpose(0, 1, 5, 2, 3, 4))
+    reach, inputs = len(taps), kernel.shape[2]
+    out = lax.conv_general_dilated(
         gradient,
-        turned,
+        phases.reshape(reach, reach, kernel.shape[3], stride**2 * inputs),
         (1, 1),
-        pads,
-        lhs_dilation=(stride, stride),
+        ((-first, first + reach - 1),) * 2,
         dimension_numbers=LAYOUT,
     )
+    if stride == 1:
+        return out
+    count, rows, columns, _ = gradient.shape
+    out = out.reshape(count, rows, columns, stride, stride, inputs)
+    out = out.transpose(0, 1, 3, 2, 4, 5)
+    out = out.reshape(count, rows * stride, columns * stride, inputs)
+    return out[:, : images_shape[1], : images_shape[2]]
+
+
+def _taps(size: int, stride: int) -> tuple[np.ndarray, int]:
+    """Return [reach, stride] kernel rows by offset and phase, and the first offset.
+
+    `size`, one past the last row, stands for none.
+    """
+    pad = (size - 1) // 2
+    pairs = {
+        ((phase + pad - row) // stride, phase): row
+        for phase in range(stride)
+        for row in range(size)
+        if (phase + pad - row) % stride == 0
+    }
+    offsets = [offset for offset, _ in pairs]
+    first, last = min(offsets), max(offsets)
+    taps = [
+        [pairs.get((offset, phase), size) for phase in range(stride)]
+        for offset in range(first, last + 1)
+    ]
+    return np.array(taps), first
 
 
 def _kernel_gradient(images, gradient, stride, size):
@@ -124,19 +152,19 @@ def kaiming_fan_out(size: int, channels: int) -> nn.initializers.Initializer:
 class Conv(nn.Module):
     """A convolution without bias, computed in the type of its input.
 
-    init: "torch" (PyTorch's default) or "kaiming" (normal, fan out).
+    weight_init: "torch" (PyTorch's default) or "kaiming" (normal, fan out).
     """
 
     channels: int
     size: int = 3
     stride: int = 1
-    init: str = "torch"
+    weight_init: str = "torch"
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """Map [B, H, W, C_in] to [B, ceil(H/stride), ceil(W/stride), channels]."""
         inputs = images.shape[-1]
-        if self.init == "kaiming":
+        if self.weight_init == "kaiming":
             init = kaiming_fan_out(self.size, self.channels)
         else:
             init = torch_uniform(self.size**2 * inputs)

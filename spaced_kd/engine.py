@@ -11,7 +11,6 @@ import numpy as np
 from spaced_kd import schedule, steps
 from spaced_kd.evaluate import make_predict
 from spaced_kd.experiment import Experiment
-from spaced_kd.models import make_model
 from spaced_kd.parallel import SeedGroup, data_parallel
 from spaced_kd.schedule import Evaluate, Lockstep, Replay, Segment
 from spaced_kd.state import NetState, SeedState
@@ -95,18 +94,19 @@ class Engine:
     def predict(self, seed: int, network: str, state: NetState) -> jax.Array:
         """Return the network's logits [N_test, C] on the test split."""
         config = self._experiment.config
-        model = (config.students.get(network) or config.teacher).model
         group = self._experiment.group_of(seed)
+        networks = self._networks[group.axis]
+        student = networks.students.get(network)
+        model = (student.network if student else networks.teacher).model
         cache_key = ("predict", group.devices, model)
         if cache_key not in self._programs:
             dataset = self._experiment.dataset
             self._programs[cache_key] = make_predict(
-                make_model(model, dataset.num_classes),
+                model,
                 group,
                 len(dataset.test.label),
                 config.data.eval_batch_size,
-                dataset.mean,
-                dataset.std,
+                self._experiment.spec,
             )
         images = self._group_data(group).test_image
         return self._programs[cache_key](state.variables, images)
@@ -187,7 +187,7 @@ def _networks_of(states: Sequence[SeedState], group: SeedGroup, segment: Segment
     moving = schedule.moved_by(segment)
     carry = tuple({name: states[seed][name] for name in moving} for seed in group.seeds)
     frozen = tuple(
-        states[seed]["teacher"].variables if isinstance(segment, Replay) else None
+        states[seed]["teacher"].frozen if isinstance(segment, Replay) else None
         for seed in group.seeds
     )
     return carry, frozen

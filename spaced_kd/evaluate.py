@@ -8,7 +8,8 @@ import numpy as np
 from jax import lax
 
 from spaced_kd import metrics
-from spaced_kd.data.augment import normalize
+from spaced_kd.data.augment import prepare_eval
+from spaced_kd.data.augment_spec import AugmentSpec
 from spaced_kd.models.base import Model
 from spaced_kd.parallel import BatchAxis, SeedGroup, data_parallel
 from spaced_kd.types import Metrics, ModelOutput, Variables
@@ -21,8 +22,7 @@ def make_predict(
     group: SeedGroup,
     num_examples: int,
     batch_size: int,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
+    spec: AugmentSpec,
 ) -> Predict:
     """Return predict(variables, images) -> logits [num_examples, C].
 
@@ -35,8 +35,7 @@ def make_predict(
       num_examples: rows of `images` [N, H, W, C] uint8.
       batch_size: examples in one batch, all devices together; rounded up to a
         multiple of the devices.
-      mean: per channel, of pixels in [0, 1].
-      std: likewise.
+      spec: how images are resized and normalised.
     """
     model = model.clone(axis=BatchAxis())
     batch_size += -batch_size % len(group.devices)
@@ -47,7 +46,7 @@ def make_predict(
 
     def logits_of(variables, images, index):
         def body(carry, rows):
-            image = normalize(images[rows], mean, std)
+            image = prepare_eval(images[rows], spec)
             outputs = model.apply(variables, image, train=False)
             return carry, cast(ModelOutput, outputs).logits
 

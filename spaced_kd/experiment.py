@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from spaced_kd import schedule
-from spaced_kd.config import AUTO, Config, OptimConfig
-from spaced_kd.data.augment import AugmentSpec, spec_of
+from spaced_kd.config import AUTO, Config, StudentConfig, TeacherConfig
+from spaced_kd.data.augment_spec import AugmentSpec, spec_of
 from spaced_kd.data.stream import Stream
 from spaced_kd.errors import ConfigError
 from spaced_kd.keys import SeedKeys, seed_keys
@@ -47,8 +47,8 @@ class Experiment:
 
     groups: which repetitions run together, and where. streams: by repetition.
     plan: uncut segments. ticks: the plan cut up, with evaluations; an index into it is
-    the run's position. updates: network -> updates in the whole run. spec:
-    augmentation.
+    the run's position. updates: network -> updates in the whole run. spec: what is
+    done to images.
     """
 
     config: Config
@@ -61,35 +61,56 @@ class Experiment:
     updates: dict[str, int]
     spec: AugmentSpec
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of what the networks see."""
+        height, width, channels = self.dataset.image_shape
+        return *self.spec.output_size(height, width), channels
+
     def group_of(self, seed: int) -> SeedGroup:
         """Return the group that advances a repetition."""
         return next(group for group in self.groups if seed in group.seeds)
 
     def networks(self, axis: BatchAxis) -> Networks:
         """Return the networks whose losses and BatchNorm reduce over `axis`."""
-        teacher = self.config.teacher
+        teacher = self._network("teacher", self.config.teacher, axis)
+        # Only what has DropPath can be without it.
+        drops = getattr(teacher.model, "drop_path", 0.0) > 0.0
         students = {
             name: Student(
-                self._network(name, student.model, student.optim, axis),
+                self._network(name, student, axis),
                 make_method(student, axis),
                 student.teacher_bn,
+                student.teacher_drop_path == "on" or not drops,
                 student.online_teacher,
                 student.replay,
             )
             for name, student in self.config.students.items()
         }
-        return Networks(
-            self._network("teacher", teacher.model, teacher.optim, axis), students
-        )
+        return Networks(teacher, students)
 
     def _network(
-        self, name: str, model: str, optim: OptimConfig, axis: BatchAxis
+        self, name: str, config: TeacherConfig | StudentConfig, axis: BatchAxis
     ) -> Network:
+        optim = config.optim
+        clock = name if optim.schedule_clock == "own" else "teacher"
         rate = learning_rate_schedule(
-            optim, self.clock.steps_per_epoch, self.updates[name]
+            optim, self.clock.steps_per_epoch, self.updates[clock]
         )
-        net = make_model(model, self.dataset.num_classes).clone(axis=axis)
-        return Network(net, make_optimizer(optim, rate), rate)
+        net = make_model(
+            config.model,
+            self.dataset.num_classes,
+            config.arch,
+            compute_dtype=self.config.compute_dtype,
+            remat=self.config.remat,
+        ).clone(axis=axis)
+        return Network(
+            net,
+            make_optimizer(optim),
+            rate,
+            optim.schedule_clock,
+            self.config.micro_batches,
+        )
 
 
 def build(config: Config, dataset: Dataset) -> Experiment:
@@ -117,7 +138,9 @@ def build(config: Config, dataset: Dataset) -> Experiment:
         spec=spec_of(data, dataset, padded=stream.has_padding),
     )
     _check_inits(config)
-    experiment.networks(BatchAxis())
+    _check_clocks(config)
+    _check_micro_batches(config, experiment.groups)
+    _check_heads(experiment)
     return experiment
 
 
@@ -146,7 +169,7 @@ def state_template(experiment: Experiment) -> list[SeedState]:
 
 
 def _init_seed(experiment: Experiment, networks: Networks, keys: SeedKeys) -> SeedState:
-    image = jnp.zeros((1, *experiment.dataset.image_shape))
+    image = jnp.zeros((1, *experiment.image_shape))
     teacher = networks.teacher
     outputs, variables = _init_network(teacher, keys.teacher_init, image)
     state = {"teacher": init_state(variables, {}, teacher.tx)}
@@ -192,4 +215,49 @@ def _check_inits(config: Config) -> None:
                 f"config.students.{name}.init='same' needs the teacher's architecture, "
                 f"but model='{student.model}' and the teacher's is "
                 f"'{config.teacher.model}'; set init='different'."
+            )
+
+
+def _check_clocks(config: Config) -> None:
+    if config.teacher.optim.schedule_clock != "own":
+        raise ConfigError(
+            "config.teacher.optim.schedule_clock='teacher' says nothing; set 'own'."
+        )
+    for name, student in config.students.items():
+        if student.plan == "offline" and student.optim.schedule_clock == "teacher":
+            raise ConfigError(
+                f"config.students.{name}.optim.schedule_clock='teacher' stands still "
+                "in plan 'offline', where the teacher has stopped; set 'own'."
+            )
+
+
+def _check_micro_batches(config: Config, groups: tuple[SeedGroup, ...]) -> None:
+    for group in groups:
+        share = config.data.batch_size // len(group.devices)
+        if share % config.micro_batches:
+            raise ConfigError(
+                f"config.micro_batches={config.micro_batches} does not divide the "
+                f"{share} examples of a batch that a device sees; give a divisor."
+            )
+
+
+def _check_heads(experiment: Experiment) -> None:
+    """Refuse a head for soft targets on a network that no teacher teaches."""
+    networks = experiment.networks(BatchAxis())
+    lonely = {"config.teacher.model": networks.teacher} | {
+        f"config.students.{name}.model": student.network
+        for name, student in networks.students.items()
+        if not student.method.needs_teacher
+    }
+    image = jnp.zeros((1, *experiment.image_shape))
+    for field, network in lonely.items():
+        outputs, _ = jax.eval_shape(
+            lambda m=network.model: m.init_with_output(
+                jax.random.key(0), image, train=True
+            )
+        )
+        if outputs.soft_logits is not None:
+            raise ConfigError(
+                f"{field} has a head that only soft targets train, and this network "
+                "has no teacher; choose the model without it."
             )

@@ -1,4 +1,4 @@
-"""Layers that flax has in another form: PyTorch-initialised Dense, masked BatchNorm."""
+"""Layers that flax has in another form: PyTorch's Dense, masked BatchNorm."""
 
 import flax.linen as nn
 import jax
@@ -7,20 +7,35 @@ from jax import lax
 
 from spaced_kd.conv import torch_uniform
 from spaced_kd.parallel import BatchAxis
+from spaced_kd.types import Dtype
 
 
 class Dense(nn.Module):
-    """A linear layer with bias in float32, PyTorch's default initialisation."""
+    """A linear layer with bias.
+
+    kernel_init: "torch" (PyTorch's default), "normal" (standard deviation 0.02) or
+      "zeros"; the bias starts like the kernel with "torch", else at zero. dtype: of
+      the arithmetic and the result; the parameters are float32.
+    """
 
     width: int
+    kernel_init: str = "torch"
+    dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Map [..., D] of any float type to [..., width] float32."""
-        init = torch_uniform(x.shape[-1])
-        kernel = self.param("kernel", init, (x.shape[-1], self.width))
-        bias = self.param("bias", init, (self.width,))
-        return x.astype(jnp.float32) @ kernel + bias
+        """Map [..., D] of any float type to [..., width] of `dtype`."""
+        zeros = nn.initializers.zeros
+        kernel_init, bias_init = {
+            "torch": (torch_uniform(x.shape[-1]),) * 2,
+            "normal": (nn.initializers.normal(0.02), zeros),
+            "zeros": (zeros, zeros),
+        }[self.kernel_init]
+        kernel = self.param("kernel", kernel_init, (x.shape[-1], self.width))
+        bias = self.param("bias", bias_init, (self.width,))
+        return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(
+            self.dtype
+        )
 
 
 class BatchNorm(nn.Module):
@@ -50,7 +65,9 @@ class BatchNorm(nn.Module):
         if train:
             mean, var, count = self._statistics(x, mask)
             if not self.is_initializing():
-                keep, unbiased = self.momentum, var * count / jnp.maximum(count - 1, 1)
+                # A part of a batch that is all padding moves nothing.
+                keep = jnp.where(count > 0, self.momentum, 1.0)
+                unbiased = var * count / jnp.maximum(count - 1, 1)
                 running_mean.value = keep * running_mean.value + (1 - keep) * mean
                 running_var.value = keep * running_var.value + (1 - keep) * unbiased
         else:
@@ -69,5 +86,6 @@ class BatchNorm(nn.Module):
         total, squares, count = self.axis.sum(
             (weighted.sum(axes), jnp.square(weighted).sum(axes), count)
         )
-        mean = total / count
-        return mean, jnp.maximum(squares / count - jnp.square(mean), 0), count
+        divisor = jnp.maximum(count, 1)
+        mean = total / divisor
+        return mean, jnp.maximum(squares / divisor - jnp.square(mean), 0), count

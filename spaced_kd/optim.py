@@ -1,55 +1,115 @@
-"""From config to an optax transformation; the rate is a function of the step."""
+"""From config to an optax transformation, and the learning rate as a function of time.
 
+The two are apart, because a student's rate may run on the teacher's clock: the step
+multiplies the transformation's direction by the rate of the moment.
+"""
+
+import math
 from collections.abc import Callable
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from spaced_kd import registry
 from spaced_kd.config import OptimConfig
+from spaced_kd.types import Params
+
+Schedule = Callable[[jax.Array], jax.Array]
+"""Updates completed on the schedule's clock -> learning rate, [] float32."""
+
+_WITHOUT_DECAY = ("token", "pos_embed")
 
 
 def learning_rate_schedule(
     config: OptimConfig, steps_per_epoch: int, total_steps: int
-) -> optax.Schedule:
-    """Return updates completed -> learning rate, on the network's own clock.
+) -> Schedule:
+    """Return updates completed -> learning rate.
 
-    Deviation: the released schedulers are created but never stepped; its runs, and the
-    paper's, are at a constant rate. The own clock (and not the teacher's) keeps the
-    rate a student sees independent of how far the teacher has run ahead.
+    cosine: final + (peak - final) / 2 (1 + cos(pi t / total)), with t counted from the
+    first update; during warm-up a line from `warmup_learning_rate` to the peak takes
+    its place (released vit/: timm's schedule, warm-up not prefixed; method C.2). With
+    `schedule_unit="epoch"` t stands still within an epoch.
+
+    Deviation: the released ResNet schedulers are created but never stepped; its runs,
+    and the paper's, are at a constant rate.
+
+    Args:
+      config: of the network.
+      steps_per_epoch: batches in an epoch.
+      total_steps: updates on the schedule's clock in the whole run.
     """
+    peak, final = config.learning_rate, config.final_learning_rate
     warmup_steps = round(config.warmup_epochs * steps_per_epoch)
-    if config.schedule == "cosine":
-        main = optax.cosine_decay_schedule(
-            config.learning_rate, max(total_steps - warmup_steps, 1)
-        )
-    else:
-        main = optax.constant_schedule(config.learning_rate)
-    if not warmup_steps:
-        return main
-    warmup = optax.linear_schedule(0.0, config.learning_rate, warmup_steps)
-    return optax.join_schedules([warmup, main], [warmup_steps])
+
+    def schedule(step):
+        at = jnp.asarray(step, jnp.int32)
+        if config.schedule_unit == "epoch":
+            at = at // steps_per_epoch * steps_per_epoch
+        rate = jnp.float32(peak)
+        if config.schedule == "cosine":
+            turn = jnp.minimum(at / max(total_steps, 1), 1.0) * math.pi
+            rate = final + 0.5 * (peak - final) * (1.0 + jnp.cos(turn))
+        if warmup_steps:
+            start = config.warmup_learning_rate
+            line = start + (peak - start) * (at / warmup_steps)
+            rate = jnp.where(at < warmup_steps, line, rate)
+        return jnp.asarray(rate, jnp.float32)
+
+    return schedule
 
 
-def sgd(config: OptimConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
+def sgd(config: OptimConfig) -> optax.GradientTransformation:
     """Return SGD as PyTorch defines it: decay is added to the gradient (coupled)."""
     return optax.chain(
-        optax.add_decayed_weights(config.weight_decay),
+        optax.add_decayed_weights(config.weight_decay, _decay_mask(config)),
         optax.trace(decay=config.momentum, nesterov=config.nesterov),
-        optax.scale_by_learning_rate(schedule),
     )
 
 
-OPTIMIZERS: dict[
-    str, Callable[[OptimConfig, optax.Schedule], optax.GradientTransformation]
-] = {"sgd": sgd}
+def adamw(config: OptimConfig) -> optax.GradientTransformation:
+    """Return AdamW as PyTorch defines it, epsilon 1e-8 outside the root."""
+    return optax.chain(
+        optax.scale_by_adam(config.beta1, config.beta2, eps=1e-8),
+        optax.add_decayed_weights(config.weight_decay, _decay_mask(config)),
+    )
 
 
-def make_optimizer(
-    config: OptimConfig, schedule: optax.Schedule
-) -> optax.GradientTransformation:
-    """Return the optimiser that `config.name` names.
+OPTIMIZERS: dict[str, Callable[[OptimConfig], optax.GradientTransformation]] = {
+    "sgd": sgd,
+    "adamw": adamw,
+}
+
+
+def make_optimizer(config: OptimConfig) -> optax.GradientTransformation:
+    """Return the optimiser that `config.name` names, without its learning rate.
+
+    An update is `params - rate * direction` (`descend`).
 
     Raises:
       ConfigError: unknown name.
     """
-    return registry.lookup(OPTIMIZERS, config.name, "optim.name")(config, schedule)
+    return registry.lookup(OPTIMIZERS, config.name, "optim.name")(config)
+
+
+def descend(params: Params, direction: Params, rate: jax.Array) -> Params:
+    """Return the parameters after a step of length `rate` against `direction`."""
+    return jax.tree.map(lambda p, d: p - rate * d, params, direction)
+
+
+def decays(params: Params) -> Params:
+    """Return which parameters `decay_on="matrices"` decays: a tree of bools.
+
+    Not those with one axis, tokens and position embeddings (released
+    vit/pycls/core/optimizer.py).
+    """
+
+    def decide(path, leaf):
+        name = str(getattr(path[-1], "key", path[-1]))
+        return leaf.ndim > 1 and not name.endswith(_WITHOUT_DECAY)
+
+    return jax.tree_util.tree_map_with_path(decide, params)
+
+
+def _decay_mask(config: OptimConfig):
+    return decays if config.decay_on == "matrices" else None

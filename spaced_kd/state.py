@@ -1,6 +1,6 @@
 """The state of one network: what an update reads and writes, and nothing else."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -29,6 +29,18 @@ class NetState(flax.struct.PyTreeNode):
     def variables(self) -> Variables:
         """What `model.apply` of this network reads."""
         return {"params": self.params["net"], "batch_stats": self.batch_stats}
+
+    @property
+    def frozen(self) -> "Frozen":
+        """This network as a teacher that stays as it is."""
+        return Frozen(self.variables, self.step)
+
+
+class Frozen(NamedTuple):
+    """A teacher that stands still: what `model.apply` reads, and when it stopped."""
+
+    variables: Variables
+    step: jax.Array
 
 
 SeedState = dict[str, NetState]

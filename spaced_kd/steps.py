@@ -5,6 +5,7 @@ what a replay carries from step to step: it is frozen by construction. Gradients
 in one place, `make_student_step`.
 """
 
+import enum
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
@@ -13,33 +14,39 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from spaced_kd import losses, metrics
-from spaced_kd.data.augment import AugmentSpec, fetch
+from spaced_kd import losses, metrics, optim
+from spaced_kd.data.augment import fetch
+from spaced_kd.data.augment_spec import AugmentSpec
 from spaced_kd.keys import SeedKeys
 from spaced_kd.methods import hard
 from spaced_kd.methods.base import Method
 from spaced_kd.models.base import Model
 from spaced_kd.parallel import BatchAxis
 from spaced_kd.schedule import Member, Replay, Segment
-from spaced_kd.state import NetState, SeedState, keep_subtree
+from spaced_kd.state import Frozen, NetState, SeedState, keep_subtree
 from spaced_kd.types import Batch, Metrics, ModelOutput, Variables
 
 
 class Network(NamedTuple):
     """One architecture with its optimiser.
 
-    model: reduces BatchNorm over the axis of its group. schedule: updates -> rate.
+    model: reduces BatchNorm over the axis of its group. tx: without a learning rate.
+    schedule: updates -> rate. clock: whose updates those are, "own" or "teacher".
+    micro_batches: parts in which a batch passes the network.
     """
 
     model: Model
     tx: optax.GradientTransformation
-    schedule: optax.Schedule
+    schedule: optim.Schedule
+    clock: str = "own"
+    micro_batches: int = 1
 
 
 class Student(NamedTuple):
     """A student's network and what its steps need to know about the teacher.
 
     teacher_bn: "batch" or "running" statistics in the teacher's extra forward pass.
+    teacher_noise: whether the teacher's DropPath is active in what the student sees.
     online_teacher: "before" or "after" the teacher's update on the same batch.
     replay: which stream a replay reads, see `experiment.Streams`.
     """
@@ -47,6 +54,7 @@ class Student(NamedTuple):
     network: Network
     method: Method
     teacher_bn: str
+    teacher_noise: bool
     online_teacher: str
     replay: str
 
@@ -69,11 +77,20 @@ class Slots(NamedTuple):
     index: Any
 
 
+class Role(enum.IntEnum):
+    """Whose random numbers: a frozen teacher must not drop what its student drops."""
+
+    TEACHER = 0
+    STUDENT = 1
+    FROZEN_TEACHER = 2
+
+
 TeacherStep = Callable[
     [NetState, Batch, jax.Array], tuple[NetState, ModelOutput, Metrics]
 ]
 StudentStep = Callable[
-    [NetState, Batch, jax.Array, ModelOutput | None], tuple[NetState, Metrics]
+    [NetState, Batch, jax.Array, ModelOutput | None, jax.Array],
+    tuple[NetState, Metrics],
 ]
 TeacherForward = Callable[[Variables, Batch, jax.Array], ModelOutput]
 
@@ -86,35 +103,40 @@ def make_teacher_step(network: Network, axis: BatchAxis) -> TeacherStep:
     the batch's BatchNorm statistics.
     """
     method = hard.make_loss(axis)
-    student_step = _make_step(network, method, axis)
+    step = _make_step(network, method, axis)
 
     def teacher_step(state, batch, key):
-        return student_step(state, batch, key, None)
+        return step(state, batch, key, None, state.step)
 
     return teacher_step
 
 
 def make_student_step(network: Network, method: Method, axis: BatchAxis) -> StudentStep:
-    """Return student_step(state, batch, key, teacher_outputs) -> (state, metrics).
+    """Return student_step(state, batch, key, teacher_outputs, teacher_step).
 
-    One update of the student on the method's loss (paper Eq. 2). Reads the teacher's
-    outputs on the same batch, through which no gradient flows; nothing of the teacher
-    changes.
+    The result is (state, metrics): one update of the student on the method's loss
+    (paper Eq. 2). Reads the teacher's outputs on the same batch, through which no
+    gradient flows; nothing of the teacher changes. teacher_step, the teacher's
+    completed updates, is the time of a schedule on the teacher's clock.
     """
     step = _make_step(network, method, axis)
 
-    def student_step(state, batch, key, teacher_outputs):
-        state, _, measured = step(state, batch, key, lax.stop_gradient(teacher_outputs))
+    def student_step(state, batch, key, teacher_outputs, teacher_step):
+        teacher_outputs = lax.stop_gradient(teacher_outputs)
+        state, _, measured = step(state, batch, key, teacher_outputs, teacher_step)
         return state, measured
 
     return student_step
 
 
-def make_teacher_forward(model: Model, teacher_bn: str) -> TeacherForward:
+def make_teacher_forward(
+    model: Model, teacher_bn: str, noise: bool = True
+) -> TeacherForward:
     """Return forward(variables, batch, key) -> outputs of a teacher that stays fixed.
 
     teacher_bn "batch" normalises with the statistics of this very batch, "running" with
-    the teacher's own averages. Neither moves the averages.
+    the teacher's own averages. Neither moves the averages. noise: whether DropPath is
+    active, as in the released vit/ (never with "running", which is eval mode).
 
     Deviation: the released replay runs the frozen teacher in train mode and lets the
     averages move, which changes nothing but its logged teacher accuracy.
@@ -124,62 +146,120 @@ def make_teacher_forward(model: Model, teacher_bn: str) -> TeacherForward:
         if teacher_bn == "running":
             outputs = model.apply(variables, batch.image, train=False)
             return cast(ModelOutput, outputs)
-        outputs, _ = model.apply(
-            variables,
-            batch.image,
-            train=True,
-            mask=batch.mask,
-            mutable=["batch_stats"],
-            rngs={"dropout": key},
-        )
-        return outputs
+        return _apply(model, variables, batch, key if noise else None)[0]
 
     return forward
 
 
-def _make_step(network: Network, method: Method, axis: BatchAxis):
-    def step(state, batch, key, teacher_outputs):
-        def loss_fn(params):
-            variables = {"params": params["net"], "batch_stats": state.batch_stats}
-            outputs, moved = network.model.apply(
-                variables,
-                batch.image,
-                train=True,
-                mask=batch.mask,
-                mutable=["batch_stats"],
-                rngs={"dropout": key},
-            )
-            loss, parts = method.loss(
-                params["method"], outputs, teacher_outputs, batch, state.step
-            )
-            return loss, (outputs, moved.get("batch_stats", {}), parts)
+def _apply(model: Model, variables: Variables, batch: Batch, key: jax.Array | None):
+    outputs, moved = model.apply(
+        variables,
+        batch.image,
+        train=True,
+        mask=batch.mask,
+        mutable=["batch_stats"],
+        rngs=None if key is None else {"dropout": key},
+    )
+    return cast(ModelOutput, outputs), moved.get("batch_stats", {})
 
-        grads, (outputs, batch_stats, parts) = _gradients(loss_fn, state.params, axis)
-        correct = metrics.is_correct(outputs.logits, batch.label).astype(jnp.float32)
-        measured = parts | {
+
+def _make_step(network: Network, method: Method, axis: BatchAxis):
+    pass_through = _in_parts if network.micro_batches > 1 else _at_once
+
+    def step(state, batch, key, teacher_outputs, teacher_step):
+        def loss_of(method_params, outputs):
+            return method.loss(
+                method_params, outputs, teacher_outputs, batch, state.step
+            )
+
+        passed = pass_through(network, state, batch, key, loss_of)
+        # Each device's gradient of the already reduced loss is D times its share.
+        grads = axis.mean(passed.grads)
+        rate = network.schedule(
+            teacher_step if network.clock == "teacher" else state.step
+        )
+        logits = passed.outputs.logits
+        correct = metrics.is_correct(logits, batch.label).astype(jnp.float32)
+        measured = passed.metrics | {
             "acc1": 100.0 * losses.batch_mean(correct, batch.mask, axis),
-            "learning_rate": jnp.asarray(network.schedule(state.step), jnp.float32),
+            "learning_rate": rate,
         }
-        updates, opt_state = network.tx.update(grads, state.opt_state, state.params)
+        direction, opt_state = network.tx.update(grads, state.opt_state, state.params)
         new = NetState(
             step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            batch_stats=batch_stats,
+            params=optim.descend(state.params, direction, rate),
+            batch_stats=passed.batch_stats,
             opt_state=opt_state,
         )
         if not method.trains_own_params:
             new = keep_subtree(new, state, "method")
-        return new, outputs, measured
+        return new, passed.outputs, measured
 
     return step
 
 
-def _gradients(loss_fn, params, axis: BatchAxis):
-    (loss, (outputs, batch_stats, parts)), grads = jax.value_and_grad(
-        loss_fn, has_aux=True
-    )(params)
-    # Each device's gradient of the already reduced loss is D times its share.
-    return axis.mean(grads), (outputs, batch_stats, {"loss": loss} | parts)
+class _Passed(NamedTuple):
+    """What a batch's way through a network gives: an update's ingredients."""
+
+    grads: Any
+    outputs: ModelOutput
+    batch_stats: Any
+    metrics: Metrics
+
+
+def _at_once(network: Network, state: NetState, batch: Batch, key, loss_of) -> _Passed:
+    def loss_fn(params):
+        variables = {"params": params["net"], "batch_stats": state.batch_stats}
+        outputs, batch_stats = _apply(network.model, variables, batch, key)
+        loss, parts = loss_of(params["method"], outputs)
+        return loss, (outputs, batch_stats, {"loss": loss} | parts)
+
+    grads, aux = jax.grad(loss_fn, has_aux=True)(state.params)
+    return _Passed(grads, *aux)
+
+
+def _in_parts(network: Network, state: NetState, batch: Batch, key, loss_of) -> _Passed:
+    """Pass the batch in parts, with the activations of one part in memory at a time.
+
+    First all parts forward, then the loss of the whole batch, then each part again
+    forward and backward. So the loss may couple examples (the feature distance is one
+    norm over the batch); only BatchNorm sees parts, whose averages move part by part.
+    """
+    count = network.micro_batches
+    split = lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:])
+    whole = lambda x: x.reshape(-1, *x.shape[2:])
+    parts = jax.tree.map(split, batch)
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count))
+
+    def forward(net, batch_stats, at):
+        variables = {"params": net, "batch_stats": batch_stats}
+        return _apply(network.model, variables, *at)
+
+    def first(batch_stats, at):
+        outputs, batch_stats = forward(state.params["net"], batch_stats, at)
+        return batch_stats, outputs
+
+    batch_stats, outputs = lax.scan(first, state.batch_stats, (parts, keys))
+    outputs = jax.tree.map(whole, outputs)
+    (loss, parts_of_loss), (method_grads, pulls) = jax.value_and_grad(
+        loss_of, (0, 1), has_aux=True
+    )(state.params["method"], outputs)
+
+    def second(total, at):
+        part, pull = at
+        outputs_of = lambda net: forward(net, state.batch_stats, part)[0]
+        _, pull_back = jax.vjp(outputs_of, state.params["net"])
+        return jax.tree.map(jnp.add, total, pull_back(pull)[0]), None
+
+    zeros = jax.tree.map(jnp.zeros_like, state.params["net"])
+    pulls = jax.tree.map(split, pulls)
+    net_grads, _ = lax.scan(second, zeros, ((parts, keys), pulls))
+    return _Passed(
+        {"net": net_grads, "method": method_grads},
+        outputs,
+        batch_stats,
+        {"loss": loss} | parts_of_loss,
+    )
 
 
 def lockstep(
@@ -205,16 +285,17 @@ def lockstep(
         del frozen
         batch = _fetch(data, keys.augment, slots["teacher"], axis, spec)
         old = states["teacher"]
-        new, outputs, measured = teacher_step(old, batch, _noise(keys, 0, old.step))
+        key = _noise(keys, Role.TEACHER, old.step)
+        new, outputs, measured = teacher_step(old, batch, key)
         states, out = states | {"teacher": new}, {"teacher": measured}
         for member in members:
             name = member.student
             own = batch
             if member.lag:
                 own = _fetch(data, keys.augment, slots[name], axis, spec)
-            views = _Views(outputs, old.variables, new.variables)
+            views = _Views(outputs, old, new)
             states[name], out[name] = member_steps[member](
-                states[name], own, _noise(keys, 1, states[name].step), views
+                states[name], own, keys, views
             )
         return states, out
 
@@ -234,19 +315,19 @@ def replay(
     student alone; `frozen` holds the teacher's variables.
     """
     student = students[name]
-    forward = make_teacher_forward(teacher.model, student.teacher_bn)
+    forward = _forward_for(teacher, student)
     student_step = make_student_step(student.network, student.method, axis)
 
-    def step(states: SeedState, frozen: Variables, data, keys: SeedKeys, slots):
+    def step(states: SeedState, frozen: Frozen, data, keys: SeedKeys, slots):
         same = student.replay == "exact"
         augment_key = keys.augment if same else keys.replay_augment
         batch = _fetch(data, augment_key, slots["teacher"], axis, spec)
-        state = states[name]
-        key = _noise(keys, 1, state.step)
-        outputs = None
+        state, outputs = states[name], None
         if student.method.needs_teacher:
-            outputs = forward(frozen, batch, key)
-        state, measured = student_step(state, batch, key, outputs)
+            key = _noise(keys, Role.FROZEN_TEACHER, state.step)
+            outputs = forward(frozen.variables, batch, key)
+        key = _noise(keys, Role.STUDENT, state.step)
+        state, measured = student_step(state, batch, key, outputs, frozen.step)
         return {name: state}, {name: measured}
 
     return step
@@ -282,29 +363,32 @@ def compose(step: Callable, how: str) -> Callable:
 
 class _Views(NamedTuple):
     outputs: ModelOutput
-    before: Variables
-    after: Variables
+    before: NetState
+    after: NetState
 
 
 def _member_step(
     teacher: Network, student: Student, member: Member, axis: BatchAxis
-) -> Callable[[NetState, Batch, jax.Array, _Views], tuple[NetState, Metrics]]:
+) -> Callable[[NetState, Batch, SeedKeys, _Views], tuple[NetState, Metrics]]:
     method = hard.make_loss(axis) if member.hard_only else student.method
     student_step = make_student_step(student.network, method, axis)
-    forward = make_teacher_forward(teacher.model, student.teacher_bn)
+    forward = _forward_for(teacher, student)
 
-    def step(state, batch, key, views):
+    def step(state, batch, keys, views):
         if not method.needs_teacher:
             outputs = None
         elif _needs_forward(student, member):
             # The lag alone says how far a teacher that is constantly ahead is.
             updated = student.online_teacher == "after" and not member.lag
-            outputs = forward(views.after if updated else views.before, batch, key)
+            seen = views.after if updated else views.before
+            key = _noise(keys, Role.FROZEN_TEACHER, state.step)
+            outputs = forward(seen.variables, batch, key)
         else:
             # Paper Alg. 1 as released: the teacher's own training pass, before its
             # update; costs nothing.
             outputs = views.outputs
-        return student_step(state, batch, key, outputs)
+        key = _noise(keys, Role.STUDENT, state.step)
+        return student_step(state, batch, key, outputs, views.before.step)
 
     return step
 
@@ -315,7 +399,13 @@ def _fetch(data: DeviceData, key, slot: Slots, axis: BatchAxis, spec) -> Batch:
     return fetch(data.image, data.label, slot.index, position, step_key, spec)
 
 
-def _noise(keys: SeedKeys, role: int, step: jax.Array) -> jax.Array:
+def _forward_for(teacher: Network, student: Student) -> TeacherForward:
+    return make_teacher_forward(
+        teacher.model, student.teacher_bn, student.teacher_noise
+    )
+
+
+def _noise(keys: SeedKeys, role: Role, step: jax.Array) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(keys.noise, role), step)
 
 
@@ -326,7 +416,8 @@ def passes_per_step(
 
     A forward pass of the teacher that is made for a student's sake counts as the
     student's. Online students that see the teacher before its update, with the batch's
-    statistics, need none: they share the teacher's training pass.
+    statistics, need none: they share the teacher's training pass. What is computed
+    twice to save memory (remat, micro-batches) counts once.
     """
     if isinstance(segment, Replay):
         taught = students[segment.student].method.needs_teacher
@@ -342,7 +433,7 @@ def passes_per_step(
 def _needs_forward(student: Student, member: Member) -> bool:
     """Whether the teacher's own training pass is not what the student shall see."""
     other_teacher = student.online_teacher == "after" or student.teacher_bn == "running"
-    return member.lag > 0 or other_teacher
+    return member.lag > 0 or other_teacher or not student.teacher_noise
 
 
 def slots_axes(slots: Any) -> Any:

@@ -14,53 +14,83 @@ from spaced_kd.schedule import Replay
 from spaced_kd.types import Dataset, Split
 
 ROOT = pathlib.Path(__file__).parents[1]
-VARIANTS = {
-    "digits": ("", "smoke"),
-    "cifar100": ("released", "paper", "recommended", "smoke"),
-    "cifar100_cpu": ("", "smoke"),
+FOLLOWING = ("released", "paper", "recommended", "smoke")
+OWN_VARIANTS = {"digits": ("", "smoke"), "cifar100_cpu": ("", "smoke")}
+FILES = {
+    str(path.relative_to(ROOT / "configs").with_suffix("")): path
+    for path in (ROOT / "configs").glob("**/*.py")
 }
-SHAPES = {"digits": (300, 8, 8, 1, 10), "cifar100": (50000, 32, 32, 3, 100)}
+VARIANTS = {name: OWN_VARIANTS.get(name, FOLLOWING) for name in FILES}
+ALL = [(name, variant) for name, known in VARIANTS.items() for variant in known]
+# Training examples, image shape, classes of the real data sets.
+SHAPES = {
+    "digits": (300, 8, 8, 1, 10),
+    "fake": (512, 8, 8, 3, 10),
+    "cifar100": (50_000, 32, 32, 3, 100),
+    "tiny_imagenet": (100_000, 64, 64, 3, 200),
+    "imagenet100": (126_689, 224, 224, 3, 100),
+    "imagenet": (1_281_167, 224, 224, 3, 1000),
+}
 
 
 def _load(name: str, *variant: str) -> ml_collections.ConfigDict:
-    path = ROOT / "configs" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"configs_{name}", path)
+    spec = importlib.util.spec_from_file_location("config_file", FILES[name])
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.get_config(*variant)
-
-
-def test_every_config_file_is_tested():
-    files = {path.stem for path in (ROOT / "configs").glob("**/*.py")}
-    assert files == set(VARIANTS)
+    config = module.get_config(*variant)
+    config.num_devices = 1
+    return config
 
 
 def _blank(config) -> Dataset:
+    """The data set of a config, all black: one image seen from everywhere."""
     size, *shape, classes = SHAPES[config.data.name]
-    train, test = config.data.num_train_examples or size, 10
+    sizes = config.data.num_train_examples or size, 10
     splits = [
-        Split(np.zeros((n, *shape), np.uint8), np.zeros(n, np.int32))
-        for n in (train, test)
+        Split(
+            np.broadcast_to(np.zeros(1, np.uint8), (n, *shape)), np.zeros(n, np.int32)
+        )
+        for n in sizes
     ]
     ones = (1.0,) * shape[-1]
     return Dataset(config.data.name, *splits, classes, ones, ones, "")
 
 
-@pytest.mark.parametrize(
-    ("name", "variant"), [(n, v) for n, variants in VARIANTS.items() for v in variants]
-)
-def test_every_variant_builds_and_its_steps_have_the_right_shapes(name, variant):
-    """A config that nobody runs rots; this traces one step of each kind."""
-    config = _load(name, variant)
-    config.num_devices = 1
-    resolved = from_config_dict(config)
+@pytest.mark.parametrize(("name", "variant"), ALL)
+def test_every_variant_builds_and_its_networks_fit_the_data(name, variant):
+    """A config that nobody runs rots; this makes every network, without its steps."""
+    resolved = from_config_dict(_load(name, variant))
+    parts = experiment.build(resolved, _blank(resolved))
+    (state, *_) = experiment.state_template(parts)
+    assert set(state) == {"teacher", *resolved.students}
+    assert parts.updates["teacher"] == resolved.num_epochs * parts.clock.steps_per_epoch
+
+
+# One of each network and recipe traces its steps; the rest differ in sizes alone.
+TRACED = [
+    *[(n, v) for n, known in OWN_VARIANTS.items() for v in known],
+    *[("cifar100", variant) for variant in FOLLOWING],
+    ("imagenet", "smoke"),
+    ("paper/table1_deit_cifar100", "smoke"),
+    ("paper/table1_pit_tinyimagenet", "smoke"),
+    ("paper/table2_resnet50_cifar100", "smoke"),
+    ("paper/table1_deit_imagenet100", "recommended"),
+]
+
+
+@pytest.mark.parametrize(("name", "variant"), TRACED)
+def test_the_steps_of_a_config_have_the_right_shapes(name, variant):
+    """One step of each kind in the plan, traced."""
+    resolved = from_config_dict(_load(name, variant))
     parts = experiment.build(resolved, _blank(resolved))
     group = parts.groups[0]
     networks = parts.networks(group.axis)
     state = experiment.state_template(parts)[0]
     train = parts.dataset.train
-    data = jax.eval_shape(lambda: steps.DeviceData(*map(jax.numpy.asarray, train)))
+    data = steps.DeviceData(
+        *(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in train)
+    )
     batch = resolved.data.batch_size
     slot = steps.Slots(
         jax.ShapeDtypeStruct((), np.int32), jax.ShapeDtypeStruct((batch,), np.int32)
@@ -77,7 +107,7 @@ def test_every_variant_builds_and_its_steps_have_the_right_shapes(name, variant)
         step = make(networks.teacher, networks.students, what, group.axis, parts.spec)
         moving = [what] if replayed else ["teacher", *(m.student for m in what)]
         before = {n: state[n] for n in moving}
-        frozen = state["teacher"].variables if replayed else None
+        frozen = state["teacher"].frozen if replayed else None
         after, measured = jax.eval_shape(
             step, before, frozen, data, keys, {"teacher": slot}
         )
@@ -120,3 +150,83 @@ def test_the_headline_config_is_the_papers_protocol():
     )
     offline = config.students["offline"]
     assert (offline.teacher_bn, offline.replay) == ("running", "reshuffle")
+
+
+def test_every_row_of_tables_1_and_2_has_its_file():
+    """14 rows of Table 1 and 10 of Table 2, each with the paper's numbers."""
+    nets = {"resnet18", "resnet50", "resnet101", "deit", "pit"}
+    rows = {
+        (table, net, data)
+        for table in (1, 2)
+        for net in nets
+        for data in ("cifar100", "tinyimagenet", "imagenet100")
+        if not (net == "resnet101" and data == "imagenet100")
+    }
+    rows -= {(2, "pit", data) for data in ("cifar100", "tinyimagenet", "imagenet100")}
+    rows -= {(2, "resnet50", "imagenet100")}
+    assert {n for n in FILES if n.startswith("paper/")} == {
+        f"paper/table{table}_{net}_{data}" for table, net, data in rows
+    }
+
+
+@pytest.mark.parametrize("name", [n for n in FILES if n.startswith("paper/")])
+def test_a_row_says_how_to_run_it_and_what_to_expect(name):
+    text = " ".join(FILES[name].read_text().split())
+    assert f"--config=configs/{name}.py" in text
+    for words in ("Hardware:", "hours for 3 seeds", "Expected accuracy (paper, Table"):
+        assert words in text
+
+
+def test_the_transformers_protocol():
+    """Method C.2 field by field, released variant."""
+    config = from_config_dict(_load("paper/table1_deit_cifar100", "released"))
+    data = config.data
+    assert (config.num_epochs, data.batch_size, data.last_batch) == (300, 128, "drop")
+    assert (data.image_size, data.interpolation, data.resized_crop_scale) == (
+        224,
+        "bicubic",
+        0.08,
+    )
+    assert (data.policy, data.randaugment_magnitude, data.randaugment_std) == (
+        "randaugment",
+        9.0,
+        0.5,
+    )
+    assert (data.random_erasing, data.normalization) == (0.25, "imagenet")
+    assert (data.crop_padding, data.rotation_degrees) == (0, 0.0)
+    student = config.students["spaced_1_5"]
+    assert (config.teacher.model, student.model) == ("deit_tiny", "deit_tiny_distilled")
+    for optim in (config.teacher.optim, student.optim):
+        assert (optim.name, optim.learning_rate, optim.weight_decay) == (
+            "adamw",
+            5e-4,
+            0.05,
+        )
+        assert (optim.warmup_epochs, optim.final_learning_rate) == (20.0, 5e-6)
+    assert (student.kd_weight, student.temperature, student.feature_weight) == (
+        0.5,
+        1.0,
+        0.0,
+    )
+    clean = from_config_dict(_load("paper/table1_deit_cifar100", "recommended"))
+    student = clean.students["spaced_1_5"]
+    assert (student.kd_weight, student.temperature, student.feature_weight) == (
+        0.3,
+        3.0,
+        0.03,
+    )
+
+
+def test_the_self_kd_protocol():
+    """Method B.1 and B.4: AutoAugment, cutout, CIFAR-10 statistics, Kaiming weights."""
+    config = from_config_dict(_load("paper/table2_resnet18_cifar100"))
+    data = config.data
+    assert (data.policy, data.cutout_pixels, data.fill) == ("autoaugment", 16, 128)
+    assert (data.normalization, data.crop_padding, data.rotation_degrees) == (
+        "cifar10",
+        4,
+        0.0,
+    )
+    assert config.teacher.arch.weight_init == "kaiming"
+    tiny = from_config_dict(_load("paper/table2_resnet18_tinyimagenet")).data
+    assert (tiny.policy, tiny.normalization) == ("none", "dataset")

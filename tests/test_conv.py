@@ -10,7 +10,7 @@ from jax import lax
 
 from spaced_kd import conv
 
-CASES = [(k, s, size) for k in (1, 3) for s in (1, 2) for size in (8, 7)]
+CASES = [(k, s, size) for k in (1, 3, 7) for s in (1, 2) for size in (8, 7)]
 
 
 @pytest.mark.parametrize(("kernel_size", "stride", "size"), CASES)
@@ -85,7 +85,8 @@ def _slow_convolutions(form) -> list[str]:
 
     scan = jax.jit(lambda kernels, images: lax.scan(body, kernels, images)[0])
     text = scan.lower(kernels, images).compile().as_text()
-    assert len(_layouts(text)) >= 8  # 3 forward, 3 + 2 backward
+    # 3 forward, 3 + 2 backward, of which XLA makes the plain 1x1 one a dot.
+    assert len(_layouts(text)) >= 7
     return [d for d in _layouts(text) if d != "b01f_01io->b01f"]
 
 

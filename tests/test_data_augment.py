@@ -10,8 +10,10 @@ import scipy.stats
 from PIL import Image, ImageOps
 
 from spaced_kd.config import DataConfig
-from spaced_kd.data import augment
-from spaced_kd.data.augment import AugmentSpec, Draw, fetch, normalize
+from spaced_kd.data import crop_flip_rotate
+from spaced_kd.data.augment import fetch, normalize
+from spaced_kd.data.augment_spec import AugmentSpec, spec_of
+from spaced_kd.data.crop_flip_rotate import Draw
 from spaced_kd.types import Dataset, Split
 
 MEAN, STD = (0.507, 0.487, 0.441), (0.267, 0.256, 0.276)
@@ -25,8 +27,8 @@ LABELS = rng.integers(0, 100, 40).astype(np.int32)
 INDEX = rng.integers(0, 40, 24).astype(np.int32)
 POSITION = np.arange(24, dtype=np.int32)
 jit_fetch = jax.jit(fetch, static_argnums=5)
-jit_draw = jax.jit(augment.draw, static_argnums=2)
-trace = jax.jit(augment.source_pixels, static_argnums=(1, 2, 3))
+jit_draw = jax.jit(crop_flip_rotate.draw, static_argnums=2)
+trace = jax.jit(crop_flip_rotate.source_pixels, static_argnums=(1, 2, 3))
 
 
 def pixels(spec, index=INDEX, position=POSITION, images=IMAGES):
@@ -228,7 +230,7 @@ def test_fill_is_black_before_normalisation():
 def test_source_pixels_are_bitwise_equal_compiled_and_eager():
     """A replay may run in another program; and jax #39103 was such a difference."""
     draw = jit_draw(KEY, jnp.arange(2048), ALL)
-    eager = augment.source_pixels(draw, 32, 32, ALL)
+    eager = crop_flip_rotate.source_pixels(draw, 32, 32, ALL)
     for a, b in zip(eager, trace(draw, 32, 32, ALL), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -283,9 +285,9 @@ def test_the_spec_carries_every_field_of_the_config():
     split = Split(IMAGES, LABELS)
     dataset = Dataset("x", split, split, 100, MEAN, STD, "")
     config = DataConfig(crop_padding=2, horizontal_flip=False, rotation_degrees=7.0)
-    spec = augment.spec_of(config, dataset, padded=True)
+    spec = spec_of(config, dataset, padded=True)
     assert spec == AugmentSpec(2, False, 7.0, MEAN, STD, True)
-    assert hash(spec) == hash(augment.spec_of(config, dataset, padded=True))
+    assert hash(spec) == hash(spec_of(config, dataset, padded=True))
 
 
 def test_speed_is_printed():

@@ -1,4 +1,5 @@
 import logging
+import time
 
 import numpy as np
 import pytest
@@ -111,6 +112,28 @@ def test_objects_are_not_unpickled(tmp_path):
     np.savez(folder / "x-1.npz", image=np.array([Evil()], object), sha256=np.zeros(32))
     same(cache.cached(tmp_path, "x-1", Maker()))
     assert not marker.exists()
+
+
+def test_the_key_changes_with_any_file(tmp_path):
+    """A stale key would return the cache of other data."""
+    root = tmp_path / "data"
+    shard, other = root / "a" / "shard", root / "b"
+    shard.parent.mkdir(parents=True)
+    shard.write_bytes(b"12")
+    other.write_bytes(b"3")
+    keys = [cache.key(root, [shard, other])]
+    assert cache.key(root, [other, shard]) == keys[0]  # the order does not matter
+    moved = root.rename(tmp_path / "moved")
+    assert cache.key(moved, [moved / "b", moved / "a" / "shard"]) == keys[0]
+    moved.rename(root)
+    time.sleep(0.01)
+    shard.write_bytes(b"21")  # same size, later
+    keys.append(cache.key(root, [shard, other]))
+    shard.write_bytes(b"123")
+    keys.append(cache.key(root, [shard, other]))
+    keys.append(cache.key(root, [shard]))
+    keys.append(cache.key(root, [shard.rename(root / "shard"), other]))
+    assert len(set(keys)) == 5
 
 
 def unwritable(tmp_path):

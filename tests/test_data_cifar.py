@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 from spaced_kd import data
 from spaced_kd.config import DataConfig
 from spaced_kd.data import cifar100, contents, tfds_folder
+from spaced_kd.data.roots import data_root
 
 pytestmark = pytest.mark.slow  # decoding 60,000 images takes 10 to 25 seconds, once
 
@@ -96,8 +97,8 @@ def test_the_second_start_reads_an_equal_copy_quickly(real, root):
 def test_the_environment_variable_finds_the_same_data(real, root, monkeypatch):
     """TFDS_DATA_DIR is what every TFDS user has set already."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(root))
-    assert cifar100.data_root(DataConfig()) == root
+    assert data_root(DataConfig()) == root
     again = data.load(DataConfig(num_train_examples=200, num_test_examples=100))
     assert np.bincount(again.train.label).tolist() == [2] * 100
     monkeypatch.setenv("TFDS_DATA_DIR", os.devnull)
-    assert cifar100.data_root(DataConfig(dir="~/here")) == pathlib.Path.home() / "here"
+    assert data_root(DataConfig(dir="~/here")) == pathlib.Path.home() / "here"

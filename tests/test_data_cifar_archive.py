@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import gzip
 import hashlib
@@ -5,7 +6,6 @@ import http.client
 import io
 import os
 import pickle
-import struct
 import tarfile
 import urllib.error
 import urllib.request
@@ -13,47 +13,18 @@ import urllib.request
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from archives import fails, member, python2_dumps, tar_bytes, tree
 
 from spaced_kd.config import DataConfig
-from spaced_kd.data import array_pickle, cifar100, cifar100_archive, download
-from spaced_kd.data.cifar100_archive import OFFICIAL, Release, prepare
+from spaced_kd.data import array_pickle, cifar100, cifar_archive, download
+from spaced_kd.data.cifar100 import OFFICIAL
+from spaced_kd.data.cifar_archive import prepare
+from spaced_kd.data.cifar_release import Release
 from spaced_kd.errors import DataError, StorageError
 
 URL = "https://example.org/cifar-100-python.tar.gz"
 FINE = [f"fine_{i}" for i in range(100)]
 COARSE = [f"coarse_{i}" for i in range(20)]
-
-
-class Python2Pickler(pickle._Pickler):
-    """Writes what Python 2 and NumPy 1 wrote: byte strings, and old module names."""
-
-    dispatch = pickle._Pickler.dispatch.copy()
-
-    def save_bytes(self, value):
-        self.write(pickle.BINSTRING + struct.pack("<i", len(value)) + value)
-
-    dispatch[bytes] = save_bytes
-
-    def save_global(self, value, name=None):
-        name = name or value.__name__
-        module = value.__module__.replace("numpy._core", "numpy.core")
-        self.write(pickle.GLOBAL + f"{module}\n{name}\n".encode())
-
-    dispatch[type] = save_global
-
-
-def python2_dumps(value) -> bytes:
-    file = io.BytesIO()
-    Python2Pickler(file, 2, fix_imports=False).dump(value)
-    return file.getvalue()
-
-
-def as_bytes(value):
-    if isinstance(value, dict):
-        return {as_bytes(k): as_bytes(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [as_bytes(v) for v in value]
-    return value.encode() if isinstance(value, str) else value
 
 
 def tables():
@@ -73,15 +44,7 @@ def tables():
 
 
 TABLES = tables()
-FILES = {name: python2_dumps(as_bytes(table)) for name, table in TABLES.items()}
-
-
-def member(name, content=b"", **fields):
-    info = tarfile.TarInfo(name)
-    info.size = len(content)
-    for field, value in fields.items():
-        setattr(info, field, value)
-    return info, content
+FILES = {name: python2_dumps(table) for name, table in TABLES.items()}
 
 
 def official_members(files=FILES):
@@ -92,11 +55,7 @@ def official_members(files=FILES):
 
 
 def archive_bytes(members) -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w:gz") as archive:
-        for info, content in members:
-            archive.addfile(info, io.BytesIO(content))
-    return file.getvalue()
+    return tar_bytes(members, "w:gz")
 
 
 def release_of(content: bytes, **fields) -> Release:
@@ -107,7 +66,7 @@ def release_of(content: bytes, **fields) -> Release:
         "train_per_class": 2,
         "test_per_class": 1,
     }
-    return Release(**(values | fields))
+    return dataclasses.replace(OFFICIAL, **(values | fields))
 
 
 ARCHIVE = archive_bytes(official_members())
@@ -124,19 +83,6 @@ def root(tmp_path):
 def put(root, content=ARCHIVE):
     (root / "cifar-100-python.tar.gz").write_bytes(content)
     return release_of(content)
-
-
-def tree(folder):
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
-
-
-def fails(function, *words, kind=DataError):
-    with pytest.raises(kind) as caught:
-        function()
-    message = str(caught.value)
-    assert "\n" not in message
-    for word in words:
-        assert str(word) in message, message
 
 
 def check_prepared(folder):
@@ -208,11 +154,11 @@ def test_a_failure_half_way_leaves_nothing(root, monkeypatch):
     """A folder without all its shards would be taken for prepared."""
     release = put(root)
 
-    def stop(which, table):
+    def stop(which, tables):
         yield from ()
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cifar100_archive, "_examples", stop)
+    monkeypatch.setattr(cifar_archive, "_examples", stop)
     fails(lambda: prepare(root, release), "No space", kind=StorageError)
     assert tree(root) == ["cifar-100-python.tar.gz"]
 
@@ -297,7 +243,7 @@ def test_a_local_archive_with_another_hash_is_refused(root):
 
 def changed(which, **fields):
     table = {k: v for k, v in (TABLES[which] | fields).items() if v is not None}
-    return FILES | {which: python2_dumps(as_bytes(table))}
+    return FILES | {which: python2_dumps(table)}
 
 
 FINE_TRAIN = TABLES["train"]["fine_labels"]
@@ -309,7 +255,7 @@ CLASS_5 = FINE_TRAIN.index(5)
     [
         (
             changed("train", data=TABLES["train"]["data"][:-1]),
-            ("(199, 3072)", "200 fine"),
+            ("(199, 3072)", "200 labels 'fine_labels'"),
         ),
         (changed("train", data=TABLES["train"]["data"][:, :-1]), ("(200, 3071)",)),
         (
@@ -323,7 +269,7 @@ CLASS_5 = FINE_TRAIN.index(5)
         (changed("train", data=[1, 2]), ("'data'",)),
         (changed("train", data=None), ("'data'",)),
         (changed("test", fine_labels=None), ("test", "fine_labels")),
-        (changed("train", coarse_labels=[0]), ("1 coarse",)),
+        (changed("train", coarse_labels=[0]), ("1 labels 'coarse_labels'",)),
         (
             changed("train", fine_labels=[100, *FINE_TRAIN[1:]]),
             ("fine_labels[0] = 100",),

@@ -105,6 +105,22 @@ def test_fake_is_learnable_but_not_from_one_pixel():
     assert one.score(flat[1][:, :1], labels[1]) < 0.5
 
 
+@pytest.mark.parametrize("side", [5, 32, 64])
+def test_fake_stands_in_for_any_size(side):
+    """Shapes, pixels in the whole range, and its own mean and std, at every size."""
+    dataset = data.load(DataConfig(name="fake", image_size=side))
+    assert dataset.train.image.shape == (512, side, side, 3)
+    assert dataset.test.image.shape == (256, side, side, 3)
+    assert np.bincount(dataset.train.label).min() >= 51
+    pixels = dataset.train.image / 255
+    np.testing.assert_allclose(pixels.mean((0, 1, 2)), dataset.mean, atol=6e-5)
+    np.testing.assert_allclose(pixels.std((0, 1, 2)), dataset.std, atol=6e-5)
+    # Each class is a pattern: its mean image varies more than that of all images.
+    label = dataset.train.label
+    means = np.stack([pixels[label == c].mean(0) for c in range(10)])
+    assert means.std((1, 2, 3)).min() > 2 * pixels.mean(0).std()
+
+
 def test_every_file_with_a_loader_is_registered():
     """A data set that is not in the table cannot be asked for."""
     loaders = set()
@@ -117,10 +133,9 @@ def test_every_file_with_a_loader_is_registered():
 
 def test_an_unknown_name_is_answered_with_the_nearest():
     """A typing error must cost one line, not a traceback."""
-    load = lambda: data.load(DataConfig(name="cifar10"))
-    one_line(
-        load, ConfigError, "config.data.name='cifar10'", "cifar100", "digits", "fake"
-    )
+    load = lambda: data.load(DataConfig(name="cifar_100"))
+    message = "config.data.name='cifar_100' is unknown; did you mean 'cifar100'?"
+    one_line(load, ConfigError, message, *data.DATASETS)
 
 
 def subset(name="fake", **fields):
@@ -298,3 +313,17 @@ def test_content_order_undoes_any_shuffle():
     order = contents.content_order(shuffled)
     np.testing.assert_array_equal(shuffled.image[order], image[expected])
     np.testing.assert_array_equal(shuffled.label[order], label[expected])
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 9))
+@settings(deadline=None, max_examples=50)
+def test_sorting_in_place_is_the_content_order(seed, count):
+    """Along every kind of cycle; a second array of a gigabyte would be a copy."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 3, (count, 1, 2, 1), dtype=np.uint8)  # some are equal
+    split = Split(image, rng.integers(0, 3, count).astype(np.int32))
+    order = contents.content_order(split)
+    expected = Split(split.image[order], split.label[order])
+    contents.sort(split)
+    np.testing.assert_array_equal(split.image, expected.image)
+    np.testing.assert_array_equal(split.label, expected.label)

@@ -124,12 +124,13 @@ def test_the_order_of_seed_0_is_pinned():
         (50_000, 128, "drop", 390, False),
         (50_000, 125, "keep", 400, False),
         (5, 8, "keep", 1, True),
+        (100_000, 128, "keep", 782, True),
     ],
 )
 def test_steps_per_epoch_are_those_of_the_paper(
     size, batch, last_batch, steps, padding
 ):
-    """391 batches of CIFAR-100 fix the interval of the paper's 1.5 epochs (586)."""
+    """391 of CIFAR-100 and 782 of Tiny-ImageNet fix the paper's 1.5 epochs in steps."""
     s = Stream(KEY, size, batch, last_batch)
     assert (s.steps_per_epoch, s.has_padding) == (steps, padding)
     assert s.epoch_of(3 * steps) == 3.0

@@ -69,10 +69,13 @@ def test_a_good_config_can_start_and_nothing_is_written(run, tmp_path):
         (["--config.num_epoch=3"], 2, "num_epoch"),
         (["--config.student.temperature=-1"], 2, "temperature=-1"),
         (["--probe_steps=-1"], 2, "probe_steps"),
-        (["--config.data.name=cifar100", "--config.data.dir=nowhere"], 3, "nowhere"),
+        (["--config.data.name=cifar100", "--config.data.dir=no/where"], 3, "no/where"),
     ],
 )
-def test_a_mistake_gives_its_code_and_says_which(arguments, code, words, run):
+def test_a_mistake_gives_its_code_and_says_which(
+    arguments, code, words, run, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
     got, out, err = run(*arguments)
     assert got == code
     assert words in _unwrapped(out) + err

@@ -7,12 +7,14 @@ import scipy.stats
 
 from spaced_kd import evaluate, metrics
 from spaced_kd.data.augment import normalize
+from spaced_kd.data.augment_spec import AugmentSpec
 from spaced_kd.models import make_model
 from spaced_kd.parallel import SeedGroup
 
 rng = np.random.default_rng(0)
 IMAGES = rng.integers(0, 256, (23, 8, 8, 3)).astype(np.uint8)
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.1)
+SPEC = AugmentSpec(4, True, 15.0, MEAN, STD, False)
 
 
 @pytest.mark.parametrize(
@@ -25,7 +27,7 @@ def test_every_example_is_counted_once_whatever_the_batch(batch_size, devices):
     variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)
     expected = model.apply(variables, normalize(IMAGES, MEAN, STD), train=False).logits
     group = SeedGroup((0,), tuple(jax.devices()[:devices]))
-    predict = evaluate.make_predict(model, group, 23, batch_size, MEAN, STD)
+    predict = evaluate.make_predict(model, group, 23, batch_size, SPEC)
     logits = predict(group.put(variables), group.put(IMAGES))
     assert logits.shape == (23, 10)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)

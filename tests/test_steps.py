@@ -1,11 +1,13 @@
 """Equivalences of the compiled chunks, through the engine that runs them."""
 
 import collections
+import dataclasses
 import functools
 import hashlib
 import json
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -13,11 +15,14 @@ import numpy as np
 import pytest
 import tiny
 
-from spaced_kd import data, experiment, schedule, steps
+from spaced_kd import data, experiment, losses, schedule, steps
 from spaced_kd.config import student
 from spaced_kd.engine import Engine
+from spaced_kd.errors import ConfigError
+from spaced_kd.layers import Dense
 from spaced_kd.methods import make_method
-from spaced_kd.models import make_model
+from spaced_kd.models import MODELS, make_model
+from spaced_kd.models.base import Model
 from spaced_kd.parallel import BatchAxis
 from spaced_kd.schedule import Evaluate, Lockstep, Member, Replay
 from spaced_kd.state import init_state
@@ -83,7 +88,9 @@ def test_no_gradient_reaches_the_teacher():
     batch = Batch(image, jnp.arange(4))
 
     def loss_of(teacher_outputs):
-        return step(state, batch, jax.random.key(3), teacher_outputs)[1]["loss"]
+        return step(state, batch, jax.random.key(3), teacher_outputs, jnp.int32(0))[1][
+            "loss"
+        ]
 
     teacher = ModelOutput(outputs.logits + 1.0, outputs.features * 2.0)
     grads = jax.grad(loss_of)(teacher)
@@ -97,7 +104,7 @@ def _sgd(optim):
     from spaced_kd.optim import learning_rate_schedule, make_optimizer
 
     rate = learning_rate_schedule(optim, 10, 100)
-    return make_optimizer(optim, rate), rate
+    return make_optimizer(optim), rate
 
 
 @pytest.fixture
@@ -327,6 +334,199 @@ def test_two_programs_a_kind_of_tick_whatever_the_interval(monkeypatch):
             states, _ = engine.advance(states, tick)
     assert lengths == {1, 2, 3}
     assert len(traces) == 4
+
+
+@pytest.mark.parametrize("batch_size", [16, 20])
+def test_micro_batches_change_nothing_without_batchnorm(batch_size):
+    """Also not the feature distance, which is one norm over the whole batch."""
+    fields = {"num_epochs": 1, "data__batch_size": batch_size}
+    whole = _train(**fields)
+    parts = _train(micro_batches=2, num_devices=2, **fields)
+    chex.assert_trees_all_close(whole, parts, rtol=1e-4, atol=1e-6)
+
+
+def test_micro_batches_normalise_each_part_by_its_own_statistics():
+    """By hand: two forward passes with their own BatchNorm, one loss over both."""
+    network = steps.Network(
+        make_model("tiny_cnn", 10), *_sgd(tiny.config().teacher.optim)
+    )
+    image = jax.random.normal(jax.random.key(0), (8, 8, 8, 3))
+    batch = Batch(image, jnp.arange(8))
+    variables = network.model.init(jax.random.key(1), image, train=False)
+    state = init_state(variables, {}, network.tx)
+
+    def loss(params):
+        logits, stats = [], state.batch_stats
+        for part in (image[:4], image[4:]):
+            outputs, moved = network.model.apply(
+                {"params": params, "batch_stats": stats},
+                part,
+                train=True,
+                mutable=["batch_stats"],
+            )
+            logits.append(outputs.logits)
+            stats = moved["batch_stats"]
+        log_probs = jax.nn.log_softmax(jnp.concatenate(logits))
+        return -log_probs[jnp.arange(8), batch.label].mean(), stats
+
+    grads, stats = jax.grad(loss, has_aux=True)(variables["params"])
+    step = steps.make_teacher_step(network._replace(micro_batches=2), BatchAxis())
+    new, _, _ = step(state, batch, jax.random.key(2))
+    # The first update of SGD: -0.05 (g + 5e-4 w).
+    expected = jax.tree.map(
+        lambda w, g: w - 0.05 * (g + 5e-4 * w), variables["params"], grads
+    )
+    chex.assert_trees_all_close(new.params["net"], expected, rtol=1e-4, atol=1e-6)
+    chex.assert_trees_all_close(new.batch_stats, stats, rtol=1e-4, atol=1e-6)
+
+
+def test_a_part_that_is_all_padding_changes_nothing():
+    """The last batch of an epoch may leave whole micro-batches empty."""
+    fields = {
+        "num_epochs": 1,
+        "data__num_train_examples": 20,
+        "teacher__model": "tiny_cnn",
+        "student__model": "tiny_cnn",
+    }
+    # Steps of 16 and 4 examples: of 4 parts the second step fills one.
+    trained = _train(micro_batches=4, **fields)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(trained))
+    averages = jax.tree.leaves(trained[0]["teacher"].batch_stats)
+    # Five parts of 4 examples moved each average. Three empty ones that moved it too
+    # would shrink it by 0.9^3 = 0.73; the same five parts as batches of their own give
+    # nearly the same averages.
+    exact = _train(**fields | {"data__batch_size": 4, "data__eval_batch_size": 4})
+    other = jax.tree.leaves(exact[0]["teacher"].batch_stats)
+    for got, near in zip(averages, other, strict=True):
+        np.testing.assert_allclose(got, near, rtol=0.15, atol=0.05)
+
+
+def test_micro_batches_must_divide_what_a_device_sees():
+    with pytest.raises(ConfigError, match="micro_batches=3 does not divide the 16"):
+        _prepare(tiny.config(micro_batches=3))
+
+
+@pytest.mark.parametrize("clock", ["own", "teacher"])
+def test_the_rate_of_a_replay_on_either_clock(clock):
+    """Released vit/: a replay runs at the rate the teacher has reached."""
+    students = {"s": student(plan="spaced", space_interval_epochs=0.5)}
+    config = tiny.config(
+        students,
+        student__optim__schedule="cosine",
+        student__optim__schedule_clock=clock,
+        teacher__optim__schedule="cosine",
+    )
+    parts, engine, states = _prepare(config)
+    total, rates = parts.clock.total_steps, []
+    for tick in parts.ticks:
+        if isinstance(tick, Evaluate):
+            continue
+        at = int(states[0]["teacher"].step)
+        states, measured = engine.advance(states, tick)
+        if isinstance(tick, Replay):
+            got = measured[0]["s"]["learning_rate"]
+            times = np.arange(tick.start, tick.stop)
+            if clock == "teacher":
+                times = np.full(len(times), at)
+            own = total if clock == "teacher" else parts.updates["s"]
+            expected = 0.025 * (1 + np.cos(np.pi * times / own))
+            np.testing.assert_allclose(got, expected, atol=1e-7)
+            rates.extend(got)
+    assert len(rates) == parts.updates["s"] > 6
+
+
+def test_an_offline_student_cannot_run_on_the_clock_of_a_teacher_that_stopped():
+    students = {"s": student(plan="offline")}
+    config = tiny.config(students, student__optim__schedule_clock="teacher")
+    with pytest.raises(ConfigError, match="schedule_clock='teacher' stands still"):
+        _prepare(config)
+
+
+class _Noisy(Model):
+    """Logits are the draw itself: shows whose random numbers a step uses."""
+
+    drop_path: float = 0.1
+
+    @nn.compact
+    def __call__(self, image, *, train, mask=None):
+        del mask
+        x = Dense(self.num_classes)(image.reshape(image.shape[0], -1))
+        if train and self.has_rng("dropout"):
+            x = x + jax.random.normal(self.make_rng("dropout"), (self.num_classes,))
+        return ModelOutput(x, x)
+
+
+@pytest.mark.parametrize("drop_path", ["on", "off"])
+def test_teacher_and_student_draw_different_noise(monkeypatch, drop_path):
+    """A frozen teacher that drops what its student drops would leak the mask."""
+    monkeypatch.setitem(MODELS, "noisy", _Noisy)
+    same = {"teacher__model": "noisy", "student__model": "noisy"}
+    students = {
+        "s": student(plan="spaced", init="same", teacher_drop_path=drop_path),
+        "o": student(plan="online", init="same", teacher_drop_path=drop_path),
+    }
+    zero = {"student__feature_weight": 0.0, "student__optim__learning_rate": 1e-30}
+    config = tiny.config(students, teacher__optim__learning_rate=1e-30, **same, **zero)
+    seen = []
+
+    def soft_loss(taught, teacher, temperature):
+        jax.debug.callback(lambda a, b: seen.append((a, b)), taught, teacher)
+        return losses.SOFT_LOSSES["kl"](taught, teacher, temperature)
+
+    monkeypatch.setitem(losses.SOFT_LOSSES, "spy", soft_loss)
+    for name in config.students:
+        config.students[name] = dataclasses.replace(
+            config.students[name], soft_loss="spy"
+        )
+    parts, engine, states = _prepare(config)
+    twin = parts.networks(BatchAxis()).students["s"]
+    assert twin.teacher_noise == (drop_path == "on")
+    states, _ = engine.advance(states, Lockstep(0, 2, (Member("o"),)))
+    states, _ = engine.advance(states, Replay("s", 0, 2, 2))
+    jax.block_until_ready(states)
+    jax.effects_barrier()
+    assert len(seen) == 4
+    for student_logits, teacher_logits in seen:
+        # Equal weights on equal images: what differs is the noise, one draw for all.
+        noise = np.asarray(student_logits - teacher_logits)
+        assert np.abs(noise).max() > 0.1
+        np.testing.assert_allclose(noise, noise[:1].repeat(16, 0), atol=1e-4)
+
+
+def test_a_head_for_soft_targets_needs_a_teacher(monkeypatch):
+    """Untrained, it would halve the logits of every evaluation."""
+
+    class TwoHeads(Model):
+        @nn.compact
+        def __call__(self, image, *, train, mask=None):
+            del mask
+            x = Dense(self.num_classes)(image.reshape(image.shape[0], -1))
+            return ModelOutput(x, x, x if train else None)
+
+    monkeypatch.setitem(MODELS, "two_heads", TwoHeads)
+    with pytest.raises(ConfigError, match="config.teacher.model has a head that"):
+        _prepare(tiny.config(teacher__model="two_heads"))
+    students = {"alone": student(plan="none", model="two_heads")}
+    with pytest.raises(ConfigError, match="config.students.alone.model has a head"):
+        _prepare(tiny.config(students))
+
+
+def test_bfloat16_leaves_the_state_in_float32_and_trains():
+    """Rounded activations, exact parameters; close to float32 after an epoch."""
+    fields = {
+        "num_epochs": 1,
+        "teacher__model": "tiny_cnn",
+        "student__model": "tiny_cnn",
+    }
+    exact = _train(**fields)
+    rounded = _train(compute_dtype="bfloat16", **fields)
+    kinds = {x.dtype for x in jax.tree.leaves(rounded)}
+    assert kinds == {np.dtype("float32"), np.dtype("int32")}
+    differences = jax.tree.map(
+        lambda a, b: np.abs(a - b).max(), exact[0]["spaced"], rounded[0]["spaced"]
+    )
+    worst = max(jax.tree.leaves(differences.params))
+    assert 0 < worst < 0.05
 
 
 def test_compute_of_one_step():

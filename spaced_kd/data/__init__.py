@@ -6,10 +6,16 @@ import numpy as np
 
 from spaced_kd import registry
 from spaced_kd.config import DataConfig
-from spaced_kd.data import cifar100, contents, digits, fake
+from spaced_kd.data import cifar10, cifar100, contents, digits, fake, tiny_imagenet
 from spaced_kd.types import Dataset, Split
 
-DATASETS = {"digits": digits.load, "cifar100": cifar100.load, "fake": fake.load}
+DATASETS = {
+    "digits": digits.load,
+    "cifar10": cifar10.load,
+    "cifar100": cifar100.load,
+    "tiny_imagenet": tiny_imagenet.load,
+    "fake": fake.load,
+}
 
 logger = logging.getLogger("spaced_kd")
 

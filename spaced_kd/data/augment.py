@@ -1,73 +1,24 @@
 """Augmentation as a pure function of (key, place in the batch), on the device.
 
-Crop, flip and rotation are composed into one lookup in the uint8 data, so that a replay
-recomputes the pixels of a batch instead of storing them. Which examples make a batch is
-the business of `stream`.
+A replay recomputes the pixels of a batch from the uint8 data instead of storing them.
+Which examples make a batch is the business of `stream`.
 """
-
-import dataclasses
-import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spaced_kd.config import DataConfig
-from spaced_kd.types import Batch, Dataset
+from spaced_kd.data.augment_spec import AugmentSpec
+from spaced_kd.data.crop_flip_rotate import draw, source_pixels
+from spaced_kd.data.erasing import cutout, erase
+from spaced_kd.data.policies import apply_policy
+from spaced_kd.data.rectangles import crop_boxes
+from spaced_kd.data.resample import centre_crop, resize, shorter_side
+from spaced_kd.types import Batch
 
-# Pillow rotates in 16.16 fixed point; doing the same makes every pixel agree.
-_PILLOW_BITS = 16
-
-
-@dataclasses.dataclass(frozen=True)
-class AugmentSpec:
-    """What is done to a training image; hashable, so a compiled step can close over it.
-
-    crop_padding: zeros added on each side before a random crop, pixels; 0: no crop.
-    horizontal_flip: mirror with probability 1/2.
-    rotation_degrees: uniform in +-degrees, nearest neighbour; 0: none.
-    mean, std: per channel, of pixels scaled to [0, 1].
-    padded: whether a batch may hold padding (index -1) and so needs a mask.
-    """
-
-    crop_padding: int
-    horizontal_flip: bool
-    rotation_degrees: float
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    padded: bool
-
-
-class Draw(NamedTuple):
-    """The random choices for a batch.
-
-    offset: [b, 2] int32, corner (y, x) of the crop in the padded image.
-    flip: [b] bool.
-    angle: [b] float32, radians, counter-clockwise.
-    """
-
-    offset: jax.Array
-    flip: jax.Array
-    angle: jax.Array
-
-
-def spec_of(config: DataConfig, dataset: Dataset, padded: bool) -> AugmentSpec:
-    """Return the training augmentation that the config asks for.
-
-    Args:
-      config: the data section.
-      dataset: gives mean and standard deviation.
-      padded: whether the stream ever pads a batch (`Stream.has_padding`).
-    """
-    return AugmentSpec(
-        crop_padding=config.crop_padding,
-        horizontal_flip=config.horizontal_flip,
-        rotation_degrees=config.rotation_degrees,
-        mean=dataset.mean,
-        std=dataset.std,
-        padded=padded,
-    )
+# What an example's random numbers are for. `crop_flip_rotate.draw` splits the same key
+# in three, which is folding in 0, 1 and 2.
+_CROP, _POLICY, _CUTOUT, _ERASING = 3, 4, 5, 6
 
 
 def fetch(
@@ -78,7 +29,7 @@ def fetch(
     key: jax.Array,
     spec: AugmentSpec,
 ) -> Batch:
-    """Return one augmented training batch (method A.8: crop, flip, rotate, normalise).
+    """Return one augmented training batch (method A.8, B.4, C.2: see `AugmentSpec`).
 
     The pixels depend on (key, position) only, not on how many devices share the batch.
 
@@ -93,20 +44,43 @@ def fetch(
     Returns:
       The batch; padded rows are zeros with label 0 and mask False.
     """
-    height, width = images.shape[1:3]
-    choices = draw(key, position, spec)
-    row, column, inside = source_pixels(choices, height, width, spec)
-    row_index = jnp.maximum(index, 0)  # padding shows example 0 until it is masked
-    pixels = images[row_index[:, None, None], row, column]
-    # Outside is 0 before normalisation: black, as in the released code.
-    pixels = jnp.where(inside[..., None], pixels, jnp.uint8(0))
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, position)
+    row = jnp.maximum(index, 0)  # padding shows example 0 until it is masked
+    label = labels[row]
+    images, row = _resized(images, row, keys, spec)
+    pixels = _moved(images, row, draw(key, position, spec), spec)
+    if spec.policy != "none":
+        pixels = apply_policy(pixels, _for(keys, _POLICY), spec)
+    if spec.cutout:
+        pixels = cutout(pixels, _for(keys, _CUTOUT), spec.cutout)
     image = normalize(pixels, spec.mean, spec.std)
-    label = labels[row_index]
+    if spec.erasing:
+        image = erase(image, _for(keys, _ERASING), spec.erasing)
     if not spec.padded:
         return Batch(image, label)
     mask = index >= 0
     image = jnp.where(mask[:, None, None, None], image, 0.0)
     return Batch(image, jnp.where(mask, label, 0), mask)
+
+
+def prepare_eval(images: jax.Array, spec: AugmentSpec) -> jax.Array:
+    """Return test images as networks see them: resized, cropped, normalised.
+
+    Args:
+      images: [b, H, W, C] uint8.
+      spec: what to do; nothing of it is random here.
+
+    Returns:
+      [b, *spec.output_size(H, W), C] float32.
+    """
+    height, width = images.shape[1:3]
+    size = spec.output_size(height, width)
+    if spec.eval_resize:
+        between = shorter_side(height, width, spec.eval_resize)
+        images = centre_crop(resize(images, between, spec.interpolation), size)
+    elif size != (height, width):
+        images = resize(images, size, spec.interpolation)
+    return normalize(images, spec.mean, spec.std)
 
 
 def normalize(
@@ -126,102 +100,28 @@ def normalize(
     return (scaled - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
 
 
-def draw(key: jax.Array, position: jax.Array, spec: AugmentSpec) -> Draw:
-    """Return the random choices of each example.
-
-    Args:
-      key: typed PRNG key of this step.
-      position: [b] int32, place of each example in the global batch.
-      spec: gives the ranges.
-    """
-
-    def one(place: jax.Array) -> Draw:
-        crop, mirror, turn = jax.random.split(jax.random.fold_in(key, place), 3)
-        places = 2 * spec.crop_padding + 1
-        # Every type is explicit: the default ones, and with them the numbers, change
-        # with jax_enable_x64.
-        offset = jax.random.randint(crop, (2,), 0, places, jnp.int32)
-        flip = jax.random.bernoulli(mirror, np.float32(0.5))
-        return Draw(offset, flip, _angle(turn, spec))
-
-    return jax.vmap(one)(position)
+def _for(keys: jax.Array, purpose: int) -> jax.Array:
+    return jax.vmap(lambda key: jax.random.fold_in(key, purpose))(keys)
 
 
-def source_pixels(
-    choices: Draw, height: int, width: int, spec: AugmentSpec
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return where each output pixel comes from.
-
-    The operations are crop, then flip, then rotation; an output pixel is traced back
-    through them in the opposite order.
-
-    Args:
-      choices: the draw of b examples.
-      height: of the images.
-      width: of the images.
-      spec: says which operations apply.
-
-    Returns:
-      row and column, [b, H, W] int32, clipped into the image, and inside, [b, H, W]
-      bool, False where the pixel is filled with zero.
-    """
-    row = jnp.arange(height)[None, :, None]
-    column = jnp.arange(width)[None, None, :]
-    inside = jnp.ones((1, 1, 1), bool)
-    if spec.rotation_degrees:
-        row, column = _rotate(row, column, choices.angle, height, width)
-        inside = _within(row, height) & _within(column, width)
-    if spec.horizontal_flip:
-        mirrored = width - 1 - column
-        column = jnp.where(choices.flip[:, None, None], mirrored, column)
-    if spec.crop_padding:
-        row = row + (choices.offset[:, 0] - spec.crop_padding)[:, None, None]
-        column = column + (choices.offset[:, 1] - spec.crop_padding)[:, None, None]
-        inside = inside & _within(row, height) & _within(column, width)
-    shape = (choices.flip.shape[0], height, width)
-    row, column = jnp.clip(row, 0, height - 1), jnp.clip(column, 0, width - 1)
-    return (
-        jnp.broadcast_to(row, shape),
-        jnp.broadcast_to(column, shape),
-        jnp.broadcast_to(inside, shape),
-    )
+def _resized(images, row, keys, spec: AugmentSpec):
+    """Return images of the size that networks see, and which of them are shown."""
+    height, width = images.shape[1:3]
+    size = spec.output_size(height, width)
+    if spec.crop_scale:
+        box = crop_boxes(_for(keys, _CROP), spec.crop_scale, height, width)
+    elif size != (height, width):
+        box = None
+    else:
+        return images, row
+    batch = resize(images[row], size, spec.interpolation, box)
+    return batch, jnp.arange(len(row), dtype=jnp.int32)
 
 
-def _angle(key: jax.Array, spec: AugmentSpec) -> jax.Array:
-    # 24 random bits times one constant: with a single rounding, eager and compiled code
-    # cannot differ (jax.random.uniform multiplies and adds, which compilers may fuse).
-    ticks = (jax.random.bits(key, dtype=jnp.uint32) >> 8).astype(jnp.int32) - 2**23
-    return ticks * np.float32(math.radians(spec.rotation_degrees) / 2**23)
-
-
-def _rotate(row, column, angle, height: int, width: int):
-    """Trace pixels back through a rotation about the centre, as Pillow does.
-
-    Explicit scalar arithmetic on integers, and no batched matrix-vector product:
-    jaxlib 0.10 returns silently wrong numbers for some of those on CPU (jax #39103).
-    """
-    # The start of the scan needs more than 16 bits: it is the sum of two coefficients
-    # times half the image. 3 * size bounds twice that sum; it must fit in 31 bits.
-    bits = 30 - (3 * max(height, width)).bit_length()
-    cosine, sine = jnp.cos(angle)[:, None, None], jnp.sin(angle)[:, None, None]
-    fine_cos, fine_sin = _fixed(cosine, bits), _fixed(sine, bits)
-    step_cos, step_sin = _fixed(cosine, _PILLOW_BITS), _fixed(sine, _PILLOW_BITS)
-    # Twice the coordinate of the centre of output pixel (0, 0), at the finer scale.
-    row_start = (height << bits) - fine_sin * (width - 1) - fine_cos * (height - 1)
-    column_start = (width << bits) - fine_cos * (width - 1) + fine_sin * (height - 1)
-    to_pillow = bits + 1 - _PILLOW_BITS
-    half = 1 << (to_pillow - 1)
-    row_start = (row_start + half) >> to_pillow
-    column_start = (column_start + half) >> to_pillow
-    return (
-        (row_start + step_sin * column + step_cos * row) >> _PILLOW_BITS,
-        (column_start + step_cos * column - step_sin * row) >> _PILLOW_BITS,
-    )
-
-
-def _fixed(value: jax.Array, bits: int) -> jax.Array:
-    return jnp.floor(value * 2.0**bits + 0.5).astype(jnp.int32)
-
-
-def _within(coordinate: jax.Array, size: int) -> jax.Array:
-    return (coordinate >= 0) & (coordinate < size)
+def _moved(images, row, choices, spec: AugmentSpec) -> jax.Array:
+    """Return [b, H, W, C] uint8 after crop, flip and rotation."""
+    height, width = images.shape[1:3]
+    y, x, inside = source_pixels(choices, height, width, spec)
+    pixels = images[row[:, None, None], y, x]
+    # Filled before normalisation, as in the released code.
+    return jnp.where(inside[..., None], pixels, jnp.uint8(spec.fill))

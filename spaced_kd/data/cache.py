@@ -8,7 +8,7 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +42,15 @@ def cached(root: Path, name: str, make: Callable[[], Arrays]) -> Arrays:
         tried = ", ".join(map(str, paths))
         logger.warning("Decoded data cannot be kept in any of: %s.", tried)
     return arrays
+
+
+def key(root: Path, paths: Iterable[Path]) -> str:
+    """Return a short hash of files' names below `root`, sizes and times; reads none."""
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        stat, name = path.stat(), path.relative_to(root).as_posix()
+        digest.update(f"{name}/{stat.st_size}/{stat.st_mtime_ns}/".encode())
+    return digest.hexdigest()[:16]
 
 
 def _folders(root: Path) -> Iterator[Path]:

@@ -6,7 +6,6 @@ written.
 """
 
 import contextlib
-import hashlib
 import io
 import logging
 import re
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from spaced_kd.data import cache
 from spaced_kd.data.tfrecord import read_records
 from spaced_kd.errors import DataError, StorageError
 from spaced_kd.types import Split
@@ -39,11 +39,7 @@ def find(root: Path, name: str) -> Path | None:
 
 def content_key(folder: Path) -> str:
     """Return a short hash of the files' names, sizes and times; reads no file."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        stat = path.stat()
-        digest.update(f"{path.name}/{stat.st_size}/{stat.st_mtime_ns}/".encode())
-    return digest.hexdigest()[:16]
+    return cache.key(folder, folder.iterdir())
 
 
 def read(folder: Path, shape: tuple[int, int, int]) -> dict[str, Split]:

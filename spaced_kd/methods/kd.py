@@ -52,7 +52,9 @@ def make(config: StudentConfig, axis: BatchAxis) -> Method:
     def loss(params, student, teacher, batch, step):
         del step
         hard = losses.cross_entropy(student.logits, batch.label)
-        soft = scale * soft_fn(student.logits, teacher.logits, config.temperature)
+        # DeiT's distillation head, where there is one, meets the soft targets.
+        taught = student.logits if student.soft_logits is None else student.soft_logits
+        soft = scale * soft_fn(taught, teacher.logits, config.temperature)
         hard_loss = losses.batch_mean(hard, batch.mask, axis)
         soft_loss = losses.batch_mean(soft, batch.mask, axis)
         total = (1 - config.kd_weight) * hard_loss + config.kd_weight * soft_loss

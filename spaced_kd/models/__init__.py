@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from spaced_kd import registry
 from spaced_kd.config import ArchConfig
 from spaced_kd.errors import ConfigError
-from spaced_kd.models import mlp, resnet, small_cnn
+from spaced_kd.models import deit, mlp, pit, resnet, small_cnn
 from spaced_kd.models.base import Model
 
 MODELS = {
@@ -15,7 +15,16 @@ MODELS = {
     "small_cnn": small_cnn.SmallCNN,
     "resnet8": resnet.resnet8,
     "resnet20": resnet.resnet20,
+    "resnet32": resnet.resnet32,
+    "resnet56": resnet.resnet56,
+    "resnet110": resnet.resnet110,
     "resnet18": resnet.resnet18,
+    "resnet34": resnet.resnet34,
+    "resnet50": resnet.resnet50,
+    "resnet101": resnet.resnet101,
+    "deit_tiny": deit.deit_tiny,
+    "deit_tiny_distilled": deit.deit_tiny_distilled,
+    "pit_tiny": pit.pit_tiny,
 }
 
 DEFAULT_ARCH = ArchConfig()

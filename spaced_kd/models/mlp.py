@@ -11,7 +11,7 @@ from spaced_kd.types import ModelOutput
 
 
 class MLP(Model):
-    """Flatten, hidden layers with ReLU, a linear head."""
+    """Flatten, hidden layers with ReLU, a linear head; float32 whatever `dtype`."""
 
     widths: Sequence[int] = (128, 128)
 

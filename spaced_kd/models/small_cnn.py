@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from spaced_kd.conv import Conv
 from spaced_kd.layers import BatchNorm, Dense
@@ -21,9 +22,9 @@ class SmallCNN(Model):
         self, image: jax.Array, *, train: bool, mask: jax.Array | None = None
     ) -> ModelOutput:
         """Classify [b, H, W, C]."""
-        x = image
+        x = image.astype(self.dtype)
         for place, channels in enumerate(self.channels):
             x = Conv(channels, stride=1 if place == 0 else 2)(x)
             x = nn.relu(BatchNorm(self.axis)(x, train=train, mask=mask))
-        features = x.mean((1, 2))
+        features = x.astype(jnp.float32).mean((1, 2))
         return ModelOutput(Dense(self.num_classes)(features), features)

@@ -1,0 +1,82 @@
+"""DeiT-Tiny (Touvron et al. 2021), with or without a distillation token.
+
+Sizes and initialisation as in the released transformer experiments (tiny-transformers,
+deit.py): linear layers and tokens N(0, 0.02^2), the heads at zero, the patch embedding
+as PyTorch starts a convolution. There the student of a distillation run has the extra
+token and head; the network without knowledge distillation has not.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from spaced_kd.layers import Dense
+from spaced_kd.models.base import Model
+from spaced_kd.transformer import TOKEN_INIT, Block, PatchEmbed, layer_norm
+from spaced_kd.types import ModelOutput
+
+
+class DeiT(Model):
+    """Patches, class token, learned positions, pre-norm blocks, linear head.
+
+    dim, depth, heads: width of a token, number of blocks, attention heads. distilled:
+    with a second token and head for the soft targets. patch_size, drop_path:
+    spaced_kd.config.ArchConfig; block i of `depth`, from 0, has the DropPath rate
+    drop_path * i / (depth - 1).
+    """
+
+    dim: int = 192
+    depth: int = 12
+    heads: int = 3
+    distilled: bool = False
+    patch_size: int = 16
+    drop_path: float = 0.1
+
+    @nn.compact
+    def __call__(
+        self, image: jax.Array, *, train: bool, mask: jax.Array | None = None
+    ) -> ModelOutput:
+        """Classify [b, H, W, C], H and W multiples of the patch; `mask` is not needed.
+
+        features are the normalised class token [b, dim]. A distilled network returns
+        both heads in training, and in eval mode their mean as logits.
+
+        Raises:
+          ConfigError: the patches do not fit the image.
+        """
+        del mask
+        x = PatchEmbed(self.dim, self.patch_size, self.patch_size, name="patch_embed")(
+            image.astype(self.dtype)
+        )
+        x = self._with_tokens(x.reshape(x.shape[0], -1, self.dim))
+        block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
+        for place in range(self.depth):
+            rate = self.drop_path * place / max(self.depth - 1, 1)
+            layer = block(
+                self.heads, rate, self.axis, "normal", name=f"block{place + 1}"
+            )
+            x = layer(x, train)
+        tokens = layer_norm(dtype=jnp.float32, name="norm")(x[:, : 1 + self.distilled])
+        features = tokens[:, 0]
+        logits = Dense(self.num_classes, "zeros", name="head")(features)
+        if not self.distilled:
+            return ModelOutput(logits, features)
+        soft = Dense(self.num_classes, "zeros", name="head_dist")(tokens[:, 1])
+        if train:
+            return ModelOutput(logits, features, soft)
+        return ModelOutput((logits + soft) / 2, features)
+
+    def _with_tokens(self, x: jax.Array) -> jax.Array:
+        names = ["cls_token", "dist_token"] if self.distilled else ["cls_token"]
+        tokens = [self.param(name, TOKEN_INIT, (1, 1, self.dim)) for name in names]
+        shape = (1, len(tokens) + x.shape[1], self.dim)
+        positions = self.param("pos_embed", TOKEN_INIT, shape)
+        tokens = jnp.concatenate(tokens, 1).astype(x.dtype)
+        tokens = jnp.broadcast_to(tokens, (x.shape[0], *tokens.shape[1:]))
+        return jnp.concatenate([tokens, x], 1) + positions.astype(x.dtype)
+
+
+deit_tiny = DeiT
+deit_tiny_distilled = functools.partial(DeiT, distilled=True)

@@ -1,0 +1,99 @@
+"""PiT-Tiny (Heo et al. 2021): a vision transformer that pools its tokens twice.
+
+As in the released transformer experiments (tiny-transformers, pit.py): patches overlap
+by half, positions are a map of the patch grid, and everything but tokens and positions
+starts as PyTorch starts it. It has no distillation token there.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from spaced_kd.errors import ConfigError
+from spaced_kd.layers import Dense
+from spaced_kd.models.base import Model
+from spaced_kd.transformer import (
+    TOKEN_INIT,
+    Block,
+    DepthwisePool,
+    PatchEmbed,
+    layer_norm,
+)
+from spaced_kd.types import ModelOutput
+
+
+class Pool(nn.Module):
+    """Between two stages: halve the grid, double the channels, also of the token."""
+
+    @nn.compact
+    def __call__(
+        self, token: jax.Array, grid: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Map [b, 1, C], [b, H, W, C] to [b, 1, 2 C], [b, H / 2, W / 2, 2 C], up."""
+        token = Dense(2 * token.shape[-1], dtype=token.dtype, name="fc")(token)
+        return token, DepthwisePool(name="conv")(grid)
+
+
+class PiT(Model):
+    """Patches, class token, three stages of pre-norm blocks with pooling between.
+
+    dim: width of a token in the first stage, doubled from stage to stage. depths,
+    heads: blocks and attention heads of each stage. patch_size, drop_path:
+    spaced_kd.config.ArchConfig; block i of the whole network, from 0, has the DropPath
+    rate drop_path * i / blocks.
+    """
+
+    dim: int = 64
+    depths: Sequence[int] = (2, 6, 4)
+    heads: Sequence[int] = (2, 4, 8)
+    patch_size: int = 16
+    drop_path: float = 0.1
+
+    @nn.compact
+    def __call__(
+        self, image: jax.Array, *, train: bool, mask: jax.Array | None = None
+    ) -> ModelOutput:
+        """Classify [b, H, W, C], H and W multiples of half a patch; needs no `mask`.
+
+        features are the normalised class token [b, last width].
+
+        Raises:
+          ConfigError: the patches do not fit the image, or cannot overlap by half.
+        """
+        del mask
+        token, grid = self._embed(image.astype(self.dtype))
+        block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
+        before = 0
+        for stage, (depth, heads) in enumerate(
+            zip(self.depths, self.heads, strict=True)
+        ):
+            if stage > 0:
+                token, grid = Pool(name=f"stage{stage + 1}_pool")(token, grid)
+            b, rows, columns, width = grid.shape
+            x = jnp.concatenate([token, grid.reshape(b, -1, width)], 1)
+            for place in range(depth):
+                rate = self.drop_path * (before + place) / sum(self.depths)
+                name = f"stage{stage + 1}_block{place + 1}"
+                x = block(heads, rate, self.axis, "torch", name=name)(x, train)
+            before += depth
+            token, grid = x[:, :1], x[:, 1:].reshape(b, rows, columns, width)
+        features = layer_norm(dtype=jnp.float32, name="norm")(token)[:, 0]
+        return ModelOutput(Dense(self.num_classes, name="head")(features), features)
+
+    def _embed(self, image: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if self.patch_size % 2:
+            raise ConfigError(
+                f"arch.patch_size={self.patch_size} is odd; PiT's patches overlap by "
+                "half: give an even one."
+            )
+        stride = self.patch_size // 2
+        x = PatchEmbed(self.dim, self.patch_size, stride, name="patch_embed")(image)
+        positions = self.param("pos_embed", TOKEN_INIT, (1, *x.shape[1:]))
+        token = self.param("cls_token", TOKEN_INIT, (1, 1, self.dim)).astype(x.dtype)
+        token = jnp.broadcast_to(token, (x.shape[0], 1, self.dim))
+        return token, x + positions.astype(x.dtype)
+
+
+pit_tiny = PiT
