@@ -32,26 +32,24 @@ FAMILIES = [
 
 
 def _programs(model: str) -> dict[str, str]:
-    """Compiled text of the lockstep chunk, the replay chunk, and a single replay."""
+    """Compiled text of the lockstep chunk and of the replay chunk."""
     students = {
         "online": student(plan="online"),
         "spaced": student(plan="spaced", space_interval_epochs=0.5),
     }
-    config = tiny.config(students, teacher__model=model, student__model=model)
+    # Of real size: where an image is smaller than a kernel, XLA swaps the two.
+    sizes = {"data__image_size": 32, "data__batch_size": 4}
+    fields = {"teacher__model": model, "student__model": model, "chunk_steps": 3}
+    config = tiny.config(students, **sizes, **fields)
     parts = experiment.build(config, data.load(config.data))
     engine, template = Engine(parts), experiment.state_template(parts)
     texts = {}
     for tick in engine.usual_ticks():
         assert tick.stop - tick.start == 3
         name = "lockstep" if isinstance(tick, Lockstep) else "replay"
-        texts[name] = _text(engine, template, tick)
-    texts["single"] = _text(engine, template, tick._replace(stop=tick.start + 1))
+        program, arguments = engine.first_call(template, tick)
+        texts[name] = program.lower(*arguments).compile().as_text()
     return texts
-
-
-def _text(engine, template, tick) -> str:
-    program, arguments = engine.first_call(template, tick)
-    return program.lower(*arguments).compile().as_text()
 
 
 def _layouts(text: str) -> list[str]:
@@ -67,10 +65,11 @@ def test_no_program_of_the_engine_holds_a_slow_convolution(model):
     """In another layout XLA:CPU runs them as naive loops inside a while body.
 
     Counted: each network's forward pass and two gradients a convolution, but one for
-    the first; a replay adds the frozen teacher's forward pass.
+    the first; a replay adds the frozen teacher's forward pass. A 1x1 convolution may
+    become a product of matrices, which is fast.
     """
     assert jax.default_backend() == "cpu"
-    forward = sum(CONVOLUTIONS[model].values())
+    forward = sum(n for (size, _), n in CONVOLUTIONS[model].items() if size != "1x1")
     trained = 3 * forward - 1
     texts = _programs(model)
     expected = {"lockstep": 2 * trained, "replay": trained + forward}
@@ -110,8 +109,8 @@ def test_the_guarded_networks_have_the_convolutions_that_are_counted(
 
 
 # Where jaxlib 0.10's fused reductions were wrong for some programs (jax #39103): long
-# leading, tiny trailing axes; and the largest activations of a real network.
-LONG = [(33280, 3), (40000, 3), (16385, 1), (70000, 2)]
+# leading, tiny trailing axes.
+LONG = [(33280, 3), (40000, 3)]
 
 
 def _normal(shape, seed):
@@ -156,7 +155,7 @@ def test_feature_losses_compiled_equal_eager_ones(name, shape):
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("shape", [*LONG, (128, 32, 32, 64), (130, 16, 16, 3)])
+@pytest.mark.parametrize("shape", [*LONG, (16385, 1), (128, 32, 32, 64)])
 def test_batch_norm_sums_compiled_equal_float64(shape, masked):
     """A wrong sum in every layer would look like a worse network, and no more."""
     x = 2 + 3 * _normal(shape, 0)

@@ -196,8 +196,10 @@ def replay_bytes(settings: Settings) -> float:
     Counted from the arguments of the compiled replay program: places in the stream,
     rows of the data set, and keys.
     """
-    arrangement = Arrangement(build(settings, {"spaced": SPACED}))
-    _, (_, _, _, keys, slots) = arrangement.call(Replay)
+    parts = build(settings, {"spaced": SPACED})
+    tick = next(t for t in parts.ticks if isinstance(t, Replay))
+    call = Engine(parts).first_call(experiment.state_template(parts), tick)
+    _, (_, _, _, keys, slots) = call
     leaves = [np.asarray(x) for x in jax.tree.leaves((_raw(keys), slots))]
     return sum(x.nbytes for x in leaves) / (settings.steps * settings.batch_size)
 

@@ -6,6 +6,7 @@ decay 5e-4, in float32 without TensorFloat-32.
 """
 
 import os
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -77,6 +78,8 @@ class TorchStep:
           layout: a key of LAYOUTS.
           settings: shared by all cases.
         """
+        if settings.model not in NETWORKS:
+            sys.exit(f"no PyTorch form of {settings.model}, only {', '.join(NETWORKS)}")
         memory, compiled = LAYOUTS[layout]
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         torch.backends.cudnn.allow_tf32 = False
