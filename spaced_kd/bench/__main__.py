@@ -21,7 +21,7 @@ USAGE = """Measure what the library costs on this machine, as ratios in one run.
   python -m spaced_kd.bench
 
 --only=a,c         cases: {cases}
---model=NAME       of teacher and students; resnet20, on a GPU resnet18
+--model=NAME       of teacher and students; resnet8, on a GPU resnet18
 --batch_size=N     examples; 32, on a GPU 128
 --steps=N          of a chunk, and of one measurement; 4, on a GPU 32
 --rounds=3         measurements of each variant, of which the median counts
@@ -85,7 +85,7 @@ def settings_of(values: absl_flags.FlagValues) -> Settings:
       ConfigError: an unknown model, or a batch too small for BatchNorm.
     """
     on_gpu = jax.default_backend() == "gpu"
-    model = values.model or ("resnet18" if on_gpu else "resnet20")
+    model = values.model or ("resnet18" if on_gpu else "resnet8")
     registry.lookup(MODELS, model, "--model")
     batch_size = values.batch_size or (128 if on_gpu else 32)
     if batch_size < 2:
