@@ -11,4 +11,11 @@ def run(config, workdir):
     return train.run(config, workdir)
 
 
-__all__ = ["__version__", "run"]
+def load_student(folder):
+    """Return (model, variables) of an export; see `spaced_kd.weights.load_student`."""
+    from spaced_kd import weights
+
+    return weights.load_student(folder)
+
+
+__all__ = ["__version__", "load_student", "run"]

@@ -1,7 +1,7 @@
 """Checkpoints that are either whole or absent: commit, verify, restore, prune.
 
 The only file that knows Orbax. It does not know what the state means nor when to save
-it, and expects to be the only writer (`workdir.lock`), on one host.
+it, and expects to be the only writer (`workdir.lock`); several processes may read.
 """
 
 import contextlib
@@ -137,6 +137,22 @@ class CheckpointLine:
             )
         return None
 
+    def read(self, checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+        """Return what was saved by tree path, for one who wants a part of it.
+
+        The names are those of the manifest, e.g. "0/teacher/params/net/head/bias".
+
+        Raises:
+          CheckpointError: damaged.
+        """
+        try:
+            return _load(checkpoint.path)[1]
+        except _Damaged as error:
+            raise CheckpointError(
+                f"checkpoint {checkpoint.path} is damaged: {error}; where a run is "
+                "going on it may have been replaced: try again."
+            ) from error
+
     def restore(self, checkpoint: Checkpoint, template: Any) -> Any:
         """Return the saved tree, bitwise, as arrays that jax owns (safe to donate).
 
@@ -269,9 +285,16 @@ def _quiet_orbax():
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
+        # Orbax would wait for all processes of a run; here, each works on its own.
+        own = ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(), active_processes={jax.process_index()}
+        )
         yield ocp.Checkpointer(
             # Weights barely compress, and compression takes 4 times as long.
-            ocp.PyTreeCheckpointHandler(use_compression=False)
+            ocp.PyTreeCheckpointHandler(
+                use_compression=False, multiprocessing_options=own
+            ),
+            multiprocessing_options=own,
         )
     finally:
         logger.setLevel(level)

@@ -4,6 +4,7 @@ Says in one screen what a run would use and cost, from the real programs, and wr
 nothing into its workdir. Data that is missing is prepared as a run would do it.
 """
 
+import contextlib
 import logging
 import os
 import shutil
@@ -103,9 +104,9 @@ class Checkup:
         parts = experiment.build(resolved, dataset)
         self._plan(parts)
         self._disk(parts, folder)
-        probe = Probe(parts)
-        if self._memory(parts, probe) and probe_steps:
-            self._time(parts, probe.measure(probe_steps))
+        with contextlib.closing(Probe(parts)) as probe:
+            if self._memory(parts, probe) and probe_steps:
+                self._time(parts, probe.measure(probe_steps))
 
     def verdict(self) -> int:
         """Print whether the run can start; return the exit code."""

@@ -2,28 +2,22 @@
 
 import collections
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from spaced_kd import schedule, steps
+from spaced_kd import schedule, steps, streamed
 from spaced_kd.evaluate import make_predict
 from spaced_kd.experiment import Experiment
+from spaced_kd.feeds import Feed, Resident
 from spaced_kd.parallel import SeedGroup, data_parallel
 from spaced_kd.schedule import Evaluate, Lockstep, Replay, Segment
 from spaced_kd.state import NetState, SeedState
-from spaced_kd.steps import DeviceData, Slots
-from spaced_kd.types import Device
+from spaced_kd.types import Device, Split
 
 ChunkMetrics = dict[str, dict[str, jax.Array]]
 """Network -> metric -> [steps], on the device."""
-
-
-class _GroupData(NamedTuple):
-    train: DeviceData
-    test_image: jax.Array
 
 
 class Engine:
@@ -36,7 +30,8 @@ class Engine:
         self._networks = {axis: experiment.networks(axis) for axis in axes}
         self._programs: dict[Any, Any] = {}
         self._whole = _usual_lengths(experiment)
-        self._data: dict[tuple[Device, ...], _GroupData] = {}
+        self._tests: dict[tuple[Device, ...], jax.Array] = {}
+        self._feed = make_feed(experiment)
 
     def advance(
         self, states: Sequence[SeedState], segment: Segment
@@ -93,28 +88,44 @@ class Engine:
 
     def predict(self, seed: int, network: str, state: NetState) -> jax.Array:
         """Return the network's logits [N_test, C] on the test split."""
-        config = self._experiment.config
         group = self._experiment.group_of(seed)
-        networks = self._networks[group.axis]
+        test = self._experiment.dataset.test
+        if isinstance(test, Split):
+            program = self._predict_program(group, network, len(test.label))
+            return program(state.variables, self._test_images(group, test))
+        data = self._experiment.config.data
+        program = self._predict_program(group, network, data.eval_batch_size)
+        logits: list[jax.Array] = []
+        for images in streamed.eval_batches(test, data):
+            # At most two batches are on the devices: one in use, one waiting.
+            jax.block_until_ready(logits[-2:-1])
+            logits.append(program(state.variables, group.put(images)))
+        return jnp.concatenate(logits)[: len(test.label)]
+
+    def close(self) -> None:
+        """Stop reading ahead; what comes next may still be asked for."""
+        self._feed.close()
+
+    def _predict_program(self, group: SeedGroup, network: str, num_examples: int):
+        config, networks = self._experiment.config, self._networks[group.axis]
         student = networks.students.get(network)
         model = (student.network if student else networks.teacher).model
         cache_key = ("predict", group.devices, model)
         if cache_key not in self._programs:
-            dataset = self._experiment.dataset
             self._programs[cache_key] = make_predict(
                 model,
                 group,
-                len(dataset.test.label),
+                num_examples,
                 config.data.eval_batch_size,
                 self._experiment.spec,
             )
-        images = self._group_data(group).test_image
-        return self._programs[cache_key](state.variables, images)
+        return self._programs[cache_key]
 
     def _run(self, group: SeedGroup, carry, frozen, segment: Segment):
         rows = []
         for program, rest in self._calls(group, segment):
             carry, measured = program(carry, frozen, *rest)
+            self._feed.started(group, measured)
             rows.append(measured)
         if len(rows) == 1:
             return carry, rows[0]
@@ -130,10 +141,9 @@ class Engine:
         scan = self._experiment.config.compose == "scan"
         size = length if scan and length == self._whole[_kind(segment)] else 1
         keys = tuple(self._experiment.streams[seed].keys for seed in group.seeds)
-        data = self._group_data(group).train
         for start in range(segment.start, segment.stop, size):
             piece = segment._replace(start=start, stop=start + size)
-            slots = tuple(self._slots(group, seed, piece) for seed in group.seeds)
+            data, slots = self._feed.piece(group, piece)
             yield self._program(group, piece, slots), (data, keys, slots)
 
     def _program(self, group: SeedGroup, segment: Segment, slots):
@@ -153,33 +163,21 @@ class Engine:
             self._programs[cache_key] = data_parallel(
                 steps.compose(step, self._experiment.config.compose),
                 group.devices,
-                in_axes=(None, None, None, None, steps.slots_axes(slots)),
+                in_axes=(
+                    None,
+                    None,
+                    self._feed.batch_axis,
+                    None,
+                    steps.slots_axes(slots),
+                ),
                 donate=(0,),
             )
         return self._programs[cache_key]
 
-    def _slots(self, group: SeedGroup, seed: int, segment: Segment) -> dict[str, Slots]:
-        streams = self._experiment.streams[seed]
-        stream, lags = streams.teacher, {"teacher": 0}
-        if isinstance(segment, Lockstep):
-            lags |= {m.student: m.lag for m in segment.members if m.lag}
-        elif self._experiment.config.students[segment.student].replay == "reshuffle":
-            stream = streams.reshuffled
-        slots = {}
-        for name, lag in lags.items():
-            start, stop = segment.start - lag, segment.stop - lag
-            index = group.split_batch(stream.indices(start, stop))
-            slots[name] = Slots(np.arange(start, stop, dtype=np.int32), index)
-        return slots
-
-    def _group_data(self, group: SeedGroup) -> _GroupData:
-        if group.devices not in self._data:
-            dataset = self._experiment.dataset
-            self._data[group.devices] = _GroupData(
-                DeviceData(*group.put(tuple(dataset.train))),
-                group.put(dataset.test.image),
-            )
-        return self._data[group.devices]
+    def _test_images(self, group: SeedGroup, test: Split) -> jax.Array:
+        if group.devices not in self._tests:
+            self._tests[group.devices] = group.put(test.image)
+        return self._tests[group.devices]
 
 
 def _networks_of(states: Sequence[SeedState], group: SeedGroup, segment: Segment):
@@ -196,6 +194,18 @@ def _networks_of(states: Sequence[SeedState], group: SeedGroup, segment: Segment
 def _kind(segment: Segment) -> Any:
     """What the programs of a segment depend on, apart from its length."""
     return segment.student if isinstance(segment, Replay) else segment.members
+
+
+def make_feed(experiment: Experiment) -> Feed:
+    """Return what brings this experiment's training data to the devices.
+
+    Raises:
+      ConfigError: streamed images need more memory than allowed.
+    """
+    train = experiment.dataset.train
+    if isinstance(train, Split) and not experiment.streamed:
+        return Resident(experiment, train)
+    return streamed.Streamed(experiment)
 
 
 def _usual_lengths(experiment: Experiment) -> dict[Any, int]:

@@ -47,6 +47,12 @@ class StorageError(SpacedKDError):
     code = 7
 
 
+class PeerError(SpacedKDError):
+    """Another process of this run is gone, failed, or never came."""
+
+    code = 8
+
+
 class CapacityError(SpacedKDError):
     """The run does not fit into a device's memory; `doctor` says so beforehand."""
 
@@ -57,3 +63,8 @@ class Interrupted(SpacedKDError):
     """Stopped by a signal; the same command continues from the last checkpoint."""
 
     code = 75
+
+
+def one_line(error: Exception) -> str:
+    """Return what a foreign error says, in a line of at most 200 characters."""
+    return " ".join(str(error).split())[:200]

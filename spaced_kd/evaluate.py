@@ -37,6 +37,7 @@ def make_predict(
         multiple of the devices.
       spec: how images are resized and normalised.
     """
+    axis = group.axis
     model = model.clone(axis=BatchAxis())
     batch_size += -batch_size % len(group.devices)
     rounds = -(-num_examples // batch_size)
@@ -50,9 +51,10 @@ def make_predict(
             outputs = model.apply(variables, image, train=False)
             return carry, cast(ModelOutput, outputs).logits
 
-        return lax.scan(body, None, index)[1]
+        # Every process needs all logits, in the order of the examples.
+        return axis.gather(lax.scan(body, None, index)[1])
 
-    run = data_parallel(logits_of, group.devices, in_axes=(None, None, 1), out_axes=1)
+    run = data_parallel(logits_of, group.devices, in_axes=(None, None, 1))
 
     def predict(variables, images):
         logits = run(variables, images, index)

@@ -1,12 +1,14 @@
 """From a config and a data set to a run's parts: plan, streams, networks, state."""
 
 import dataclasses
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from spaced_kd import schedule
-from spaced_kd.config import AUTO, Config, StudentConfig, TeacherConfig
+from spaced_kd.config import AUTO, Config, DataConfig, StudentConfig, TeacherConfig
 from spaced_kd.data.augment_spec import AugmentSpec, spec_of
 from spaced_kd.data.stream import Stream
 from spaced_kd.errors import ConfigError
@@ -18,7 +20,7 @@ from spaced_kd.parallel import BatchAxis, SeedGroup, choose_devices, seed_groups
 from spaced_kd.schedule import Clock, Segment, Tick
 from spaced_kd.state import SeedState, init_state
 from spaced_kd.steps import Network, Student
-from spaced_kd.types import Dataset
+from spaced_kd.types import Dataset, Device, Split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Experiment:
     groups: which repetitions run together, and where. streams: by repetition.
     plan: uncut segments. ticks: the plan cut up, with evaluations; an index into it is
     the run's position. updates: network -> updates in the whole run. spec: what is
-    done to images.
+    done to images. streamed: whether training images are read for every use.
     """
 
     config: Config
@@ -60,6 +62,7 @@ class Experiment:
     ticks: tuple[Tick, ...]
     updates: dict[str, int]
     spec: AugmentSpec
+    streamed: bool
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -135,13 +138,24 @@ def build(config: Config, dataset: Dataset) -> Experiment:
         plan=plan,
         ticks=schedule.cut(plan, config.chunk_steps, evaluate_every_steps),
         updates=schedule.updates(plan),
-        spec=spec_of(data, dataset, padded=stream.has_padding),
+        spec=spec_of(
+            data,
+            dataset,
+            padded=stream.has_padding,
+            cropped_on_host=not isinstance(dataset.train, Split),
+        ),
+        streamed=_is_streamed(data, dataset),
     )
     _check_inits(config)
     _check_clocks(config)
     _check_micro_batches(config, experiment.groups)
     _check_heads(experiment)
     return experiment
+
+
+def devices(experiment: Experiment) -> set[Device]:
+    """Return the devices, of all processes, that the run uses."""
+    return {device for group in experiment.groups for device in group.devices}
 
 
 def init_states(experiment: Experiment) -> list[SeedState]:
@@ -170,24 +184,28 @@ def state_template(experiment: Experiment) -> list[SeedState]:
 
 def _init_seed(experiment: Experiment, networks: Networks, keys: SeedKeys) -> SeedState:
     image = jnp.zeros((1, *experiment.image_shape))
+
+    started: dict[Any, Any] = {}
+
+    def start(model, own):
+        # Students of one architecture start from the same weights: arms are paired.
+        if (model, own) not in started:
+            key = keys.student_init if own else keys.teacher_init
+            started[model, own] = model.init_with_output(key, image, train=False)
+        return started[model, own]
+
     teacher = networks.teacher
-    outputs, variables = _init_network(teacher, keys.teacher_init, image)
+    outputs, variables = start(teacher.model, False)
     state = {"teacher": init_state(variables, {}, teacher.tx)}
     teacher_dim = outputs.features.shape[-1]
     for name, student in networks.students.items():
-        # Students of one architecture start from the same weights: arms are paired.
-        same = experiment.config.students[name].init == "same"
-        key = keys.teacher_init if same else keys.student_init
-        outputs, variables = _init_network(student.network, key, image)
+        own = experiment.config.students[name].init == "different"
+        outputs, variables = start(student.network.model, own)
         method_params = student.method.init(
             keys.method_init, outputs.features.shape[-1], teacher_dim
         )
         state[name] = init_state(variables, method_params, student.network.tx)
     return state
-
-
-def _init_network(network: Network, key: jax.Array, image: jax.Array):
-    return network.model.init_with_output(key, image, train=False)
 
 
 def _streams(config: Config, dataset: Dataset, repetition: int) -> Streams:
@@ -198,6 +216,21 @@ def _streams(config: Config, dataset: Dataset, repetition: int) -> Streams:
         Stream(keys.data, size, data.batch_size, data.last_batch),
         Stream(keys.replay_data, size, data.batch_size, data.last_batch),
     )
+
+
+def _is_streamed(config: DataConfig, dataset: Dataset) -> bool:
+    train = dataset.train
+    if isinstance(train, Split):
+        return config.input == "stream"
+    if config.input == "device":
+        height, width, channels = train.shape
+        size = len(train.label) * height * width * channels / 2**30
+        raise ConfigError(
+            f"config.data.input='device' would hold all {len(train.label):,} training "
+            f"images of {dataset.name}, {size:.4g} GiB of {height}x{width} pixels, but "
+            "they come as files; set input='stream' or 'auto'."
+        )
+    return True
 
 
 def _groups(config: Config) -> tuple[SeedGroup, ...]:
@@ -250,12 +283,12 @@ def _check_heads(experiment: Experiment) -> None:
         if not student.method.needs_teacher
     }
     image = jnp.zeros((1, *experiment.image_shape))
-    for field, network in lonely.items():
-        outputs, _ = jax.eval_shape(
-            lambda m=network.model: m.init_with_output(
-                jax.random.key(0), image, train=True
-            )
-        )
+    by_model: dict[Any, str] = {
+        network.model: field for field, network in lonely.items()
+    }
+    for model, field in by_model.items():
+        make = functools.partial(model.init_with_output, train=True)
+        outputs, _ = jax.eval_shape(make, jax.random.key(0), image)
         if outputs.soft_logits is not None:
             raise ConfigError(
                 f"{field} has a head that only soft targets train, and this network "

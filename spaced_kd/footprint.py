@@ -11,7 +11,7 @@ import jax
 
 from spaced_kd.experiment import Experiment
 from spaced_kd.state import SeedState
-from spaced_kd.types import Device
+from spaced_kd.types import Device, Split
 
 CHECKPOINT_MARGIN = 1.2
 """What a checkpoint asks for beyond its arrays (spaced_kd/checkpoint.py)."""
@@ -73,9 +73,11 @@ def memory(
 
     devices = {device for group in parts.groups for device in group.devices}
     fullest = max(map(on, devices), key=num_bytes)
-    test = parts.dataset.test.image.nbytes
+    test = parts.dataset.test
+    # Those that are read from files pass through in batches.
+    tests = test.image.nbytes if isinstance(test, Split) else 0
     return Memory(
-        data_bytes + test, num_bytes(fullest), _variables(fullest), work_bytes
+        data_bytes + tests, num_bytes(fullest), _variables(fullest), work_bytes
     )
 
 

@@ -32,7 +32,11 @@ def _cost(parts: Experiment, students: Mapping[str, Student], tick: Tick) -> flo
 
 
 def describe_plan(parts: Experiment) -> dict:
-    """Return plan.json: who trains on what, and what it costs, in batches."""
+    """Return plan.json: who trains on what, and what it costs, in batches.
+
+    "input" is what the networks see: [H, W, C] of an image, mean and standard deviation
+    that normalise pixels in [0, 1], and the number of classes.
+    """
     students = parts.networks(BatchAxis()).students
     passes = {name: [0, 0] for name in parts.updates}
     segments = []
@@ -70,6 +74,12 @@ def describe_plan(parts: Experiment) -> dict:
         "batch_size": parts.config.data.batch_size,
         "total_teacher_steps": parts.clock.total_steps,
         "order": ["teacher", *parts.config.students],
+        "input": {
+            "image_shape": list(parts.image_shape),
+            "mean": list(parts.spec.mean),
+            "std": list(parts.spec.std),
+            "num_classes": parts.dataset.num_classes,
+        },
         "networks": networks,
         "segments": segments,
     }

@@ -1,7 +1,9 @@
 """The only file that knows how devices share work: pmap, the axis name, placement.
 
 A batch is split over `devices`; the state is replicated without a leading device axis,
-so it looks the same for any number of devices. Rule for everything that runs under the
+so it looks the same for any number of devices. The devices may belong to several
+processes: then each process holds its own copy of the state and passes in the rows of
+its own devices, in the order of the batch. Rule for everything that runs under the
 axis: losses, BatchNorm sums and metrics are reduced by `BatchAxis.sum`, so that each
 device holds the value of the whole batch, and gradients are averaged once, in
 `steps._gradients`. The gradient of such a reduced loss is then exact: `psum` is
@@ -37,6 +39,12 @@ class BatchAxis:
         """Return the mean over devices of every leaf."""
         return tree if self.name is None else lax.pmean(tree, self.name)
 
+    def gather(self, values: jax.Array) -> jax.Array:
+        """Return [steps, devices * b, ...] on each device, from [steps, b, ...]."""
+        if self.name is None:
+            return values
+        return lax.all_gather(values, self.name, axis=1, tiled=True)
+
     def positions(self, per_device: int) -> jax.Array:
         """Return [per_device] int32, places of this device's examples in the batch."""
         own = jnp.arange(per_device, dtype=jnp.int32)
@@ -47,7 +55,10 @@ class BatchAxis:
 
 @dataclasses.dataclass(frozen=True)
 class SeedGroup:
-    """Repetitions that one compiled program advances together, and where it runs."""
+    """Repetitions that one compiled program advances together, and where it runs.
+
+    devices: of all processes, those of process 0 first.
+    """
 
     seeds: tuple[int, ...]
     devices: tuple[Device, ...]
@@ -59,10 +70,11 @@ class SeedGroup:
 
     @property
     def sharding(self) -> jax.sharding.Sharding:
-        """Where this group's state and data lie: one device, or replicated over all."""
+        """Where this group's state and data lie: replicated over this process's own."""
         if len(self.devices) == 1:
             return jax.sharding.SingleDeviceSharding(self.devices[0])
-        mesh = jax.sharding.Mesh(np.array(self.devices), (BATCH_AXIS,))
+        # pmap takes donated state only from there, where there are several processes.
+        mesh = jax.sharding.Mesh(np.array(self._own_devices), (BATCH_AXIS,))
         return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
     def put(self, tree: Any) -> Any:
@@ -70,29 +82,47 @@ class SeedGroup:
         return jax.device_put(tree, self.sharding)
 
     def split_batch(self, array: np.ndarray) -> np.ndarray:
-        """Reshape [steps, B] to what `data_parallel` maps: [steps, devices, b]."""
+        """Return what `data_parallel` maps of [steps, B]: [steps, own devices, b].
+
+        Own are the devices of this process.
+        """
         if len(self.devices) == 1:
             return array
-        return array.reshape(array.shape[0], len(self.devices), -1)
+        own = self._own_devices
+        first = self.devices.index(own[0])
+        rows = array.reshape(array.shape[0], len(self.devices), -1)
+        return rows[:, first : first + len(own)]
+
+    @property
+    def _own_devices(self) -> tuple[Device, ...]:
+        return tuple(d for d in self.devices if d.process_index == jax.process_index())
 
 
 def choose_devices(num_devices: int, batch_sizes: dict[str, int]) -> tuple[Device, ...]:
-    """Return the local devices that share every batch.
+    """Return the devices of all processes that share every batch.
 
     Args:
-      num_devices: how many; 0 means all.
+      num_devices: how many; 0 means all. With several processes only all will do.
       batch_sizes: config field -> global batch, each of which they must divide.
 
     Raises:
-      ConfigError: more devices than there are, or a batch they do not divide.
+      ConfigError: more devices than there are, a batch they do not divide, or processes
+        that do not have equally many.
     """
-    local = jax.local_devices()
-    if num_devices > len(local):
-        raise ConfigError(
-            f"config.num_devices={num_devices}, but this machine has {len(local)} "
-            f"{local[0].platform} device(s); give at most {len(local)}, or 0 for all."
+    present = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+    processes = jax.process_count()
+    if num_devices > len(present):
+        machine = (
+            "machine has" if processes == 1 else f"run's {processes} processes have"
         )
-    count = num_devices or len(local)
+        raise ConfigError(
+            f"config.num_devices={num_devices}, but this {machine} {len(present)} "
+            f"{present[0].platform} device(s); give at most {len(present)}, or 0 for "
+            "all."
+        )
+    count = num_devices or len(present)
+    if processes > 1:
+        _refuse_uneven(present, count, processes)
     for field, size in batch_sizes.items():
         if size % count:
             lower, upper = size - size % count, size - size % count + count
@@ -101,7 +131,21 @@ def choose_devices(num_devices: int, batch_sizes: dict[str, int]) -> tuple[Devic
                 f"{field}={size} is not divisible by {count} devices; "
                 f"nearest valid: {near}, or set config.num_devices."
             )
-    return tuple(local[:count])
+    return tuple(present[:count])
+
+
+def _refuse_uneven(present: Sequence[Device], count: int, processes: int) -> None:
+    own = [sum(d.process_index == k for d in present) for k in range(processes)]
+    if len(set(own)) > 1:
+        raise ConfigError(
+            f"the processes have {', '.join(map(str, own))} devices; give each equally "
+            "many (CUDA_VISIBLE_DEVICES, JAX_NUM_CPU_DEVICES)."
+        )
+    if count < len(present):
+        raise ConfigError(
+            f"config.num_devices={count} leaves devices of {processes} processes "
+            f"without work; give {len(present)}, or 0 for all."
+        )
 
 
 def seed_groups(
@@ -114,11 +158,21 @@ def seed_groups(
         (all seeds in one program), or "devices" (whole seeds dealt out to devices).
       num_seeds: repetitions.
       devices: what `choose_devices` returned.
+
+    Raises:
+      ConfigError: "devices" with several processes, which then would not all know all
+        seeds.
     """
     devices = tuple(devices)
     if layout == "unrolled":
         return (SeedGroup(tuple(range(num_seeds)), devices),)
     if layout == "devices":
+        if jax.process_count() > 1:
+            raise ConfigError(
+                f"config.seed_layout='devices' cannot deal seeds out to "
+                f"{jax.process_count()} processes; give sequential or unrolled, or "
+                "start a run of a single process for each seed."
+            )
         return tuple(
             SeedGroup((k,), (devices[k % len(devices)],)) for k in range(num_seeds)
         )
@@ -138,10 +192,10 @@ def data_parallel(
     Args:
       fn: pure function of positional arguments; reduces by the group's `BatchAxis`.
       devices: the group's devices.
-      in_axes: for each argument the axis that is split over devices, None if
-        replicated. With one device the arguments have no such axis.
+      in_axes: for each argument the axis that is split over this process's devices,
+        None if replicated. With one device the arguments have no such axis.
       out_axes: likewise for the outputs. None promises that `fn` has reduced the value:
-        pmap does not check it.
+        pmap does not check it. Hashable, or several processes cannot use it.
       donate: arguments whose buffers may be reused.
     """
     if len(devices) == 1:

@@ -162,6 +162,10 @@ class Probe:
                 found[kind] = self._training(tick, steps, cost, share, rate)
         return found
 
+    def close(self) -> None:
+        """Stop reading ahead, where input is streamed."""
+        self._engine.close()
+
     def _training(
         self, tick: Segment, steps: int, cost: float, share: float, rate: float | None
     ) -> Speed:

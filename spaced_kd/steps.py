@@ -6,6 +6,7 @@ in one place, `make_student_step`.
 """
 
 import enum
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
@@ -22,6 +23,7 @@ from spaced_kd.methods import hard
 from spaced_kd.methods.base import Method
 from spaced_kd.models.base import Model
 from spaced_kd.parallel import BatchAxis
+from spaced_kd.passes import at_once, in_parts, run_model
 from spaced_kd.schedule import Member, Replay, Segment
 from spaced_kd.state import Frozen, NetState, SeedState, keep_subtree
 from spaced_kd.types import Batch, Metrics, ModelOutput, Variables
@@ -146,25 +148,15 @@ def make_teacher_forward(
         if teacher_bn == "running":
             outputs = model.apply(variables, batch.image, train=False)
             return cast(ModelOutput, outputs)
-        return _apply(model, variables, batch, key if noise else None)[0]
+        return run_model(model, variables, batch, key if noise else None)[0]
 
     return forward
 
 
-def _apply(model: Model, variables: Variables, batch: Batch, key: jax.Array | None):
-    outputs, moved = model.apply(
-        variables,
-        batch.image,
-        train=True,
-        mask=batch.mask,
-        mutable=["batch_stats"],
-        rngs=None if key is None else {"dropout": key},
-    )
-    return cast(ModelOutput, outputs), moved.get("batch_stats", {})
-
-
 def _make_step(network: Network, method: Method, axis: BatchAxis):
-    pass_through = _in_parts if network.micro_batches > 1 else _at_once
+    run = at_once
+    if network.micro_batches > 1:
+        run = functools.partial(in_parts, network.micro_batches)
 
     def step(state, batch, key, teacher_outputs, teacher_step):
         def loss_of(method_params, outputs):
@@ -172,7 +164,7 @@ def _make_step(network: Network, method: Method, axis: BatchAxis):
                 method_params, outputs, teacher_outputs, batch, state.step
             )
 
-        passed = pass_through(network, state, batch, key, loss_of)
+        passed = run(network.model, state, batch, key, loss_of)
         # Each device's gradient of the already reduced loss is D times its share.
         grads = axis.mean(passed.grads)
         rate = network.schedule(
@@ -196,70 +188,6 @@ def _make_step(network: Network, method: Method, axis: BatchAxis):
         return new, passed.outputs, measured
 
     return step
-
-
-class _Passed(NamedTuple):
-    """What a batch's way through a network gives: an update's ingredients."""
-
-    grads: Any
-    outputs: ModelOutput
-    batch_stats: Any
-    metrics: Metrics
-
-
-def _at_once(network: Network, state: NetState, batch: Batch, key, loss_of) -> _Passed:
-    def loss_fn(params):
-        variables = {"params": params["net"], "batch_stats": state.batch_stats}
-        outputs, batch_stats = _apply(network.model, variables, batch, key)
-        loss, parts = loss_of(params["method"], outputs)
-        return loss, (outputs, batch_stats, {"loss": loss} | parts)
-
-    grads, aux = jax.grad(loss_fn, has_aux=True)(state.params)
-    return _Passed(grads, *aux)
-
-
-def _in_parts(network: Network, state: NetState, batch: Batch, key, loss_of) -> _Passed:
-    """Pass the batch in parts, with the activations of one part in memory at a time.
-
-    First all parts forward, then the loss of the whole batch, then each part again
-    forward and backward. So the loss may couple examples (the feature distance is one
-    norm over the batch); only BatchNorm sees parts, whose averages move part by part.
-    """
-    count = network.micro_batches
-    split = lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:])
-    whole = lambda x: x.reshape(-1, *x.shape[2:])
-    parts = jax.tree.map(split, batch)
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count))
-
-    def forward(net, batch_stats, at):
-        variables = {"params": net, "batch_stats": batch_stats}
-        return _apply(network.model, variables, *at)
-
-    def first(batch_stats, at):
-        outputs, batch_stats = forward(state.params["net"], batch_stats, at)
-        return batch_stats, outputs
-
-    batch_stats, outputs = lax.scan(first, state.batch_stats, (parts, keys))
-    outputs = jax.tree.map(whole, outputs)
-    (loss, parts_of_loss), (method_grads, pulls) = jax.value_and_grad(
-        loss_of, (0, 1), has_aux=True
-    )(state.params["method"], outputs)
-
-    def second(total, at):
-        part, pull = at
-        outputs_of = lambda net: forward(net, state.batch_stats, part)[0]
-        _, pull_back = jax.vjp(outputs_of, state.params["net"])
-        return jax.tree.map(jnp.add, total, pull_back(pull)[0]), None
-
-    zeros = jax.tree.map(jnp.zeros_like, state.params["net"])
-    pulls = jax.tree.map(split, pulls)
-    net_grads, _ = lax.scan(second, zeros, ((parts, keys), pulls))
-    return _Passed(
-        {"net": net_grads, "method": method_grads},
-        outputs,
-        batch_stats,
-        {"loss": loss} | parts_of_loss,
-    )
 
 
 def lockstep(

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import logging
 import sys
 import time
@@ -27,9 +28,16 @@ from spaced_kd import config as config_lib
 from spaced_kd.best import BestKeeper
 from spaced_kd.checkpoint import Checkpoint, CheckpointLine
 from spaced_kd.engine import Engine
-from spaced_kd.errors import CheckpointError, Interrupted, StorageError
+from spaced_kd.errors import (
+    CheckpointError,
+    ConfigError,
+    Interrupted,
+    PeerError,
+    StorageError,
+)
 from spaced_kd.experiment import Experiment
 from spaced_kd.interrupt import StopRequest
+from spaced_kd.peers import Peers
 from spaced_kd.recorder import Offsets, Recorder
 from spaced_kd.results import Results
 from spaced_kd.schedule import Evaluate, Replay, Segment, Tick
@@ -47,6 +55,7 @@ def run(
     workdir_path: str | Path,
     *,
     may_exit: bool = False,
+    peers: Peers | None = None,
 ) -> Results:
     """Train one teacher and its students in a workdir, or continue what is there.
 
@@ -55,9 +64,11 @@ def run(
 
     Args:
       config: from `base_config()` with overrides, or already resolved.
-      workdir_path: where everything is written; made if missing.
+      workdir_path: where everything is written; made if missing. With several
+        processes all must reach it: process 0 writes, the others read checkpoints.
       may_exit: whether a signal may end the process when a step takes too long to
         wait for. The command line says yes; a notebook keeps its kernel.
+      peers: the processes of the run, from `distributed.joined`; None: this one alone.
 
     Returns:
       The results, also in `results.json`, `report.html` and `figures/`.
@@ -70,40 +81,86 @@ def run(
         config = config_lib.from_config_dict(config)
     path = Path(workdir_path).expanduser().resolve()
     hint = f"run the same command to continue from the last checkpoint in {path}"
-    with StopRequest(may_exit=may_exit) as stop, workdir.lock(path):
-        stop.resume_hint = hint
+    peers = peers or Peers()
+    writes = peers.index == 0
+    lock = workdir.lock(path) if writes else contextlib.nullcontext()
+    with StopRequest(may_exit=may_exit) as stop, lock:
+        stop.resume_hint = peers.resume_hint = hint
         dataset = data.load(config.data)
         parts = experiment.build(config, dataset)
-        workdir.claim(path, config, dataset.fingerprint)
-        workdir.write_env(path)
-        workdir.write_json(path / "plan.json", ledger.describe_plan(parts))
-        for line in ledger.summary(parts):
-            _log.info("%s", line)
-        Loop(parts, path).finish(stop)
-        found = results.load(path)
-        found.save(path)
-        report.build(path)
-    return found
+        if writes:
+            workdir.claim(path, config, dataset.fingerprint)
+            workdir.write_env(path, len(experiment.devices(parts)))
+            workdir.write_json(path / "plan.json", ledger.describe_plan(parts))
+            for line in ledger.summary(parts):
+                _log.info("%s", line)
+        _refuse_strangers(peers, parts, path)
+        Loop(parts, path, peers).finish(stop)
+        if writes:
+            results.load(path).save(path)
+            report.build(path)
+        peers.exchange("the report is written")
+        return results.load(path)
+
+
+def _refuse_strangers(peers: Peers, parts: Experiment, path: Path) -> None:
+    """Check that all processes are about to do the same."""
+    if jax.process_count() != peers.count:
+        raise ConfigError(
+            f"JAX knows {jax.process_count()} processes, this run {peers.count}; leave "
+            "jax.distributed.initialize to spaced_kd: give --coordinator, "
+            "--num_processes and --process_id, or --distributed=auto."
+        )
+    if peers.count == 1:
+        return
+    _log.info("%s, %d devices in all", "; ".join(peers.names), jax.device_count())
+    mine = _identity(parts) | {"backend": jax.default_backend()}
+    told = peers.exchange(mine | {"start": workdir.last_start(path)})
+    for name, theirs in zip(peers.names, told, strict=True):
+        for what in mine:
+            if theirs[what] != told[0][what]:
+                raise ConfigError(
+                    f"{name} has another {what} ({theirs[what][:12]}) than process 0 "
+                    f"({told[0][what][:12]}); give every process the same command and "
+                    "the same data."
+                )
+    if not workdir.waits_for_start(path, told[0]["start"]):
+        raise CheckpointError(
+            f"{peers.names[peers.index]} does not find in {path} what process 0 has "
+            "just written there; give every process the same --workdir, on a "
+            "filesystem that they share."
+        )
+
+
+def _identity(parts: Experiment) -> dict[str, str]:
+    return {
+        "config": config_lib.fingerprint(parts.config),
+        "data": parts.dataset.fingerprint,
+    }
 
 
 class Loop:
     """Where a run stands: the states, the tick, and what has been recorded."""
 
-    def __init__(self, parts: Experiment, path: Path):
-        """Start anew, or from the newest checkpoint that verifies."""
+    def __init__(self, parts: Experiment, path: Path, peers: Peers | None = None):
+        """Start anew, or from the newest checkpoint that verifies.
+
+        Raises:
+          CheckpointError: it is of another run, or not the same for all processes.
+        """
         config = parts.config
+        self._peers = peers or Peers()
+        self._writes = self._peers.index == 0
         self._parts, self._path = parts, path
         self._engine = Engine(parts)
         self._line = CheckpointLine(path / "checkpoints", config.checkpoint.keep)
         self._saved_at, self._save_seconds = time.monotonic(), 0.0
         # A checkpoint of the same shapes may still be of another run.
-        self._identity = {
-            "config": config_lib.fingerprint(config),
-            "data": parts.dataset.fingerprint,
-        }
+        self._identity = _identity(parts)
         self._teacher_logits: dict[int, tuple[int, jax.Array]] = {}
         self._labels = jnp.asarray(parts.dataset.test.label)
         saved = self._line.latest()
+        self._refuse_another_view(saved)
         offsets = Offsets()
         if saved is None:
             self._tick = 0
@@ -112,32 +169,36 @@ class Loop:
             self._tick = saved.tick
             offsets = Offsets(**saved.info["offsets"])
         self._saved = saved
-        self._recorder = Recorder(
-            path,
-            offsets,
-            [config.seed + k for k in range(config.num_seeds)],
-            parts.clock.steps_per_epoch,
-        )
-        self._best = BestKeeper(path / "best", config, self._recorder.rows)
+        if self._writes:
+            self._recorder = Recorder(
+                path,
+                offsets,
+                [config.seed + k for k in range(config.num_seeds)],
+                parts.clock.steps_per_epoch,
+            )
+            self._best = BestKeeper(path / "best", config, self._recorder.rows)
 
     def finish(self, stop: StopRequest) -> None:
         """Run the ticks that are left.
 
         Args:
-          stop: asked after every tick; when it is requested, the state is saved.
+          stop: asked after every tick; when it is requested, in whichever process, the
+            state is saved and all processes stop.
 
         Raises:
           Interrupted: a signal asked to stop; the state is saved.
+          PeerError: the processes do not start from the same state.
         """
         ticks = self._parts.ticks
         if self._tick == len(ticks):
             _log.info("the run in %s is complete", self._path)
             return
         states = self._states()
+        self._refuse_another_state(states)
         counts = _updates_after(self._parts, self._tick)
         costs = ledger.tick_costs(self._parts)
         done = sum(costs[: self._tick])
-        mode = self._parts.config.progress
+        mode = self._parts.config.progress if self._writes else "none"
         bar = progress.make_progress(mode, sum(costs))
         try:
             for place in range(self._tick, len(ticks)):
@@ -152,22 +213,68 @@ class Loop:
                 images = ledger.tick_images(self._parts, tick)
                 bar.update(done, phase=_label(tick), images=images)
                 self._tick = place + 1
-                # Read once: a signal between two looks would leave without saving.
-                asked = stop.requested
+                asked, due = self._decide(stop)
                 if asked:
                     stop.acknowledge()
-                if asked or self._is_due() or self._tick == len(ticks):
+                if asked or due or self._tick == len(ticks):
                     self._save(states)
                 if asked and self._tick < len(ticks):
+                    # Nobody leaves, and no number is promised, before it is on disk.
+                    self._peers.exchange("saved")
                     raise Interrupted(
-                        f"by {stop.signal} at tick {self._tick} of "
+                        f"by {asked} at tick {self._tick} of "
                         f"{len(ticks)}; the state is saved: {stop.resume_hint}."
                     )
         finally:
             bar.close()
+            self._engine.close()
             # What was worth keeping is flushed; this must not hide why the loop ended.
-            with contextlib.suppress(StorageError):
-                self._recorder.close()
+            if self._writes:
+                with contextlib.suppress(StorageError):
+                    self._recorder.close()
+
+    def _decide(self, stop: StopRequest) -> tuple[str, bool]:
+        """Return who asked to stop, if anybody, and whether to save.
+
+        All processes get the same answer after the same tick.
+        """
+        # Read once: a signal between two looks would leave without saving.
+        asked = stop.requested
+        votes = self._peers.exchange(
+            {"asked": asked, "signal": stop.signal, "due": self._is_due()}
+        )
+        due = votes[0]["due"]
+        for name, vote in zip(self._peers.names, votes, strict=True):
+            if vote["asked"]:
+                to = f" to {name}" if self._peers.count > 1 else ""
+                return f"{vote['signal'] or 'a signal'}{to}", due
+        return "", due
+
+    def _refuse_another_view(self, saved: Checkpoint | None) -> None:
+        mine = None if saved is None else [saved.tick, saved.path.name, saved.info]
+        views = self._peers.exchange(mine)
+        for name, view in zip(self._peers.names, views, strict=True):
+            if view != views[0]:
+                seen, first = (
+                    "no checkpoint" if v is None else f"checkpoint {v[1]}"
+                    for v in (view, views[0])
+                )
+                raise CheckpointError(
+                    f"{name} finds {seen} in {self._path}, process 0 finds {first}; "
+                    "give every process the same --workdir, on a filesystem that they "
+                    "share, and run again."
+                )
+
+    def _refuse_another_state(self, states: list[SeedState]) -> None:
+        if self._peers.count == 1:
+            return
+        digests = self._peers.exchange(_digest(states))
+        for name, digest in zip(self._peers.names, digests, strict=True):
+            if digest != digests[0]:
+                raise PeerError(
+                    f"{name} starts from other numbers than process 0; run on machines "
+                    "of one kind, with the same jaxlib."
+                )
 
     def _refuse_foreign(self, saved: Checkpoint) -> None:
         for what, value in self._identity.items():
@@ -203,8 +310,9 @@ class Loop:
         states, measured = self._engine.advance(states, segment)
         for name in schedule.moved_by(segment):
             counts[name] += segment.stop - segment.start
-        images = ledger.tick_images(self._parts, segment)
-        self._recorder.train(place, segment, counts, measured, images)
+        if self._writes:
+            images = ledger.tick_images(self._parts, segment)
+            self._recorder.train(place, segment, counts, measured, images)
         return states
 
     def _evaluate(
@@ -219,10 +327,11 @@ class Loop:
             else:
                 teacher = self._teacher(seed, state, counts["teacher"])
                 measured.append(evaluate.measure(logits, self._labels, teacher))
-        self._recorder.evaluation(place, network, counts, measured)
-        self._best.offer(
-            network, states, [m["acc1"] for m in measured], counts[network]
-        )
+        if self._writes:
+            self._recorder.evaluation(place, network, counts, measured)
+            self._best.offer(
+                network, states, [m["acc1"] for m in measured], counts[network]
+            )
 
     def _teacher(self, seed: int, state: SeedState, step: int) -> jax.Array:
         # The teacher stands still during replays: its logits are computed once.
@@ -238,6 +347,8 @@ class Loop:
         return time.monotonic() - self._saved_at >= every
 
     def _save(self, states: list[SeedState]) -> None:
+        if not self._writes:
+            return
         started = time.monotonic()
         offsets = self._recorder.flush()
         self._best.write()
@@ -250,6 +361,13 @@ class Loop:
 def _updates_after(parts: Experiment, tick: int) -> dict[str, int]:
     trained = (t for t in parts.ticks[:tick] if not isinstance(t, Evaluate))
     return dict.fromkeys(parts.updates, 0) | schedule.updates(trained)
+
+
+def _digest(states: list[SeedState]) -> str:
+    digest = hashlib.sha256()
+    for leaf in jax.device_get(jax.tree.leaves(states)):
+        digest.update(leaf.tobytes())
+    return digest.hexdigest()
 
 
 def _label(tick: Tick) -> str:

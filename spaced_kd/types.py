@@ -1,10 +1,11 @@
 """Names of the things that pass between the parts; no behaviour."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
+from PIL import Image
 
 Metrics = dict[str, jax.Array]
 """Flat name -> scalar, already reduced over the global batch."""
@@ -58,16 +59,48 @@ class Split(NamedTuple):
     label: np.ndarray
 
 
+class Source(Protocol):
+    """One split too large for memory: an image is read whenever it is needed.
+
+    label: [N] int32, in memory.
+    shape: (S, S, 3), what the networks see of every image once the host has cropped and
+      resized it; the images themselves have any size.
+    """
+
+    @property
+    def label(self) -> np.ndarray: ...  # noqa: D102
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...  # noqa: D102
+
+    def open(self, row: int) -> Image.Image:
+        """Return image `row` as RGB, whole; may be called from many threads.
+
+        Raises:
+          DataError: damaged or not an image; names the file.
+        """
+        ...
+
+    def identities(self) -> list[bytes]:
+        """Return what tells each image from others without reading its pixels."""
+        ...
+
+    def take(self, rows: np.ndarray) -> "Source":
+        """Return the split of these rows alone, in this order."""
+        ...
+
+
 class Dataset(NamedTuple):
-    """A data set small enough for the device.
+    """A data set; each split lies in memory or is read on demand.
 
     mean, std: per channel, of pixels scaled to [0, 1]; used to normalise.
-    fingerprint: hex SHA-256 over pixels and labels of both splits as used.
+    fingerprint: hex SHA-256 of both splits as used: labels and pixels, or of a `Source`
+      its labels and identities.
     """
 
     name: str
-    train: Split
-    test: Split
+    train: Split | Source
+    test: Split | Source
     num_classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -76,5 +109,12 @@ class Dataset(NamedTuple):
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(height, width, channels)."""
-        height, width, channels = self.train.image.shape[1:]
-        return height, width, channels
+        return shape_of(self.train)
+
+
+def shape_of(split: Split | Source) -> tuple[int, int, int]:
+    """Return (height, width, channels) of what a split gives to the device."""
+    if not isinstance(split, Split):
+        return split.shape
+    height, width, channels = split.image.shape[1:]
+    return height, width, channels

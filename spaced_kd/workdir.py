@@ -6,8 +6,10 @@ It owns `.lock`, `config.json` and `env.json`; what else lies there belongs to o
 import contextlib
 import datetime
 import fcntl
+import hashlib
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import socket
@@ -24,6 +26,8 @@ import spaced_kd
 from spaced_kd.config import Config, fingerprint, science, to_dict
 from spaced_kd.errors import CheckpointError, LockedError
 from spaced_kd.writers import read_json, storage_error, write_whole
+
+_log = logging.getLogger("spaced_kd")
 
 _FORMAT = 1
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -166,10 +170,15 @@ def _show(name: str, fields: dict) -> str:
     return json.dumps(fields[name]) if name in fields else "absent"
 
 
-def write_env(workdir: Path) -> None:
+def write_env(workdir: Path, devices_used: int) -> None:
     """Write `env.json`: versions, devices and command; add this start to `starts`.
 
-    What has changed since the start before is kept in the new entry's `before`.
+    What has changed since the start before is kept in the new entry's `before`. Warns
+    if the run had another number of devices then.
+
+    Args:
+      workdir: an existing folder.
+      devices_used: by the run, in all its processes.
 
     Raises:
       CheckpointError: the present `env.json` is damaged.
@@ -178,7 +187,8 @@ def write_env(workdir: Path) -> None:
     path = workdir / "env.json"
     old = read_json(path) if path.exists() else {}
     starts = old.pop("starts", [])
-    env = _environment()
+    env = _environment(devices_used)
+    _warn_of_other_devices(old.get("devices", {}), env["devices"])
     before = {name: old[name] for name in old if old[name] != env.get(name)}
     start = _process() | ({"before": before} if before else {})
     write_json(path, env | {"starts": [*starts, start]})
@@ -190,7 +200,38 @@ def versions() -> dict[str, str]:
     return own | {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
-def _environment() -> dict[str, Any]:
+def _warn_of_other_devices(old: dict[str, Any], new: dict[str, Any]) -> None:
+    before, now = (
+        (devices.get("used"), devices.get("processes", 1)) for devices in (old, new)
+    )
+    if before[0] is not None and before != now:
+        _log.warning(
+            "this run goes on with %d devices in %d processes, before %d in %d; "
+            "its end will be close to that of an uninterrupted run, not bitwise equal.",
+            *now,
+            *before,
+        )
+
+
+def last_start(workdir: Path) -> str:
+    """Return the SHA-256 of `env.json`, which no two starts share; "" without one."""
+    try:
+        return hashlib.sha256((workdir / "env.json").read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def waits_for_start(workdir: Path, start: str, seconds: float = 20.0) -> bool:
+    """Return whether `last_start` is or becomes `start`: network filesystems lag."""
+    deadline = time.monotonic() + seconds
+    while last_start(workdir) != start:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def _environment(devices_used: int) -> dict[str, Any]:
     devices = jax.devices()
     return {
         "command": sys.argv,
@@ -198,6 +239,8 @@ def _environment() -> dict[str, Any]:
             "backend": jax.default_backend(),
             "count": len(devices),
             "kind": devices[0].device_kind,
+            "processes": jax.process_count(),
+            "used": devices_used,
         },
         "git": _git(Path(__file__).parent),
         "platform": platform.platform(),

@@ -175,8 +175,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def write_whole(path: Path, text: str) -> Path:
-    """Replace a file by `text`; a reader, or a kill, finds the old or the new one.
+def write_whole(path: Path, content: str | bytes) -> Path:
+    """Replace a file by `content`; a reader, or a kill, finds the old or the new one.
 
     Raises:
       StorageError: it cannot be written.
@@ -184,8 +184,8 @@ def write_whole(path: Path, text: str) -> Path:
     temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         try:
-            with temp.open("w", encoding="utf-8") as file:
-                file.write(text)
+            with temp.open("wb") as file:
+                file.write(content if isinstance(content, bytes) else content.encode())
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temp, path)

@@ -225,6 +225,9 @@ class _PretendedProbe:
     def __init__(self, parts):
         self._kinds = sorted({probe.kind_of(tick) for tick in parts.ticks})
 
+    def close(self):
+        pass
+
     def measure(self, steps):
         return {kind: probe.Speed(0.5, steps, 0.125) for kind in self._kinds}
 

@@ -45,3 +45,58 @@ def test_splitting_a_batch_keeps_the_order_of_its_examples():
     np.testing.assert_array_equal(split.reshape(2, 12), batch)
     places = jax.pmap(lambda _: BatchAxis("d").positions(3), axis_name="d")(np.zeros(4))
     np.testing.assert_array_equal(places.reshape(-1), np.arange(12))
+
+
+class OfProcess:
+    """A device of some process, as far as placement looks at it."""
+
+    platform = "cpu"
+
+    def __init__(self, process_index, id):
+        self.process_index, self.id = process_index, id
+
+    def __repr__(self):
+        return f"{self.process_index}/{self.id}"
+
+
+@pytest.fixture
+def two_processes(monkeypatch):
+    """Two devices each, reported in an order that mixes the processes."""
+    devices = [OfProcess(k % 2, k) for k in range(4)]
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    return devices
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_a_process_feeds_the_rows_of_its_own_devices(
+    process, two_processes, monkeypatch
+):
+    """Rows of others, or of a device's neighbour, would be learned twice or never."""
+    monkeypatch.setattr(jax, "process_index", lambda: process)
+    group = SeedGroup((0,), choose_devices(0, {"b": 12}))
+    assert [d.process_index for d in group.devices] == [0, 0, 1, 1]
+    batch = np.arange(24).reshape(2, 12)
+    expected = batch.reshape(2, 4, 3)[:, 2 * process : 2 * process + 2]
+    np.testing.assert_array_equal(group.split_batch(batch), expected)
+
+
+def test_what_several_processes_cannot_share_is_refused(two_processes, monkeypatch):
+    for count, words in ((2, "leaves devices of 2 processes without"), (5, "2 proc")):
+        with pytest.raises(ConfigError, match=words) as error:
+            choose_devices(count, {})
+        assert "\n" not in str(error.value)
+    assert len(choose_devices(4, {})) == 4
+    with pytest.raises(ConfigError, match="'devices' cannot deal seeds out to 2"):
+        seed_groups("devices", 2, two_processes)
+    two_processes.append(OfProcess(1, 4))
+    with pytest.raises(ConfigError, match="have 2, 3 devices"):
+        choose_devices(0, {})
+
+
+def test_gathered_values_are_in_the_order_of_the_batch():
+    """Logits would be compared with the labels of other examples."""
+    values = np.arange(24.0).reshape(2, 4, 3)
+    gather = jax.pmap(BatchAxis("d").gather, axis_name="d", in_axes=1, out_axes=None)
+    np.testing.assert_array_equal(gather(values), values.reshape(2, 12))
+    np.testing.assert_array_equal(BatchAxis().gather(values), values)

@@ -33,7 +33,7 @@ def test_there_are_commands():
 def test_commands_parse_and_their_config_validates(command, monkeypatch):
     monkeypatch.chdir(ROOT)
     arguments = shlex.split(command)[2:]
-    config, workdir = main._parse(arguments)
+    config, workdir, _ = main._parse(arguments)
     assert workdir
     from_config_dict(config)
 

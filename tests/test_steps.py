@@ -19,6 +19,7 @@ from spaced_kd import data, experiment, losses, schedule, steps
 from spaced_kd.config import student
 from spaced_kd.engine import Engine
 from spaced_kd.errors import ConfigError
+from spaced_kd.feeds import Resident
 from spaced_kd.layers import Dense
 from spaced_kd.methods import make_method
 from spaced_kd.models import MODELS, make_model
@@ -175,9 +176,11 @@ def test_a_reaugmented_replay_shows_the_same_examples():
         "again": student(plan="spaced", replay="reaugment"),
         "fresh": student(plan="spaced", replay="reshuffle"),
     }
-    parts, engine, _ = _prepare(tiny.config(students))
+    parts, _, _ = _prepare(tiny.config(students))
     group = parts.groups[0]
-    rows = lambda name: engine._slots(group, 0, Replay(name, 0, 3, 3))["teacher"].index
+    feed = Resident(parts, parts.dataset.train)
+    slots = lambda name: feed.piece(group, Replay(name, 0, 3, 3))[1][0]
+    rows = lambda name: slots(name)["teacher"].index
     np.testing.assert_array_equal(rows("again"), parts.streams[0].teacher.indices(0, 3))
     assert not np.array_equal(rows("fresh"), rows("again"))
 

@@ -14,7 +14,13 @@ from spaced_kd.config import ArchConfig
 from spaced_kd.errors import ConfigError
 from spaced_kd.models import deit, make_model, pit
 from spaced_kd.parallel import BatchAxis
-from spaced_kd.transformer import Attention, DepthwisePool, DropPath, PatchEmbed
+from spaced_kd.transformer import (
+    Attention,
+    DepthwisePool,
+    DropPath,
+    PatchEmbed,
+    layer_norm,
+)
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 IMAGE = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
@@ -96,6 +102,17 @@ def test_attention_equals_numpy_in_float64():
     expected = mixed @ p["proj"]["kernel"] + p["proj"]["bias"]
     got = layer.apply(variables, jnp.asarray(x, jnp.float32))
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_layer_norm_adds_a_millionth_to_the_variance():
+    """As published; PyTorch's and flax's defaults are others."""
+    x = np.random.default_rng(0).normal(3.0, 1e-3, size=(4, 50)).astype(np.float32)
+    exact = x.astype(np.float64)
+    variance = exact.var(1, keepdims=True)
+    expected = (exact - exact.mean(1, keepdims=True)) / np.sqrt(variance + 1e-6)
+    layer = layer_norm()
+    got = layer.apply(layer.init(jax.random.key(0), x), x)
+    np.testing.assert_allclose(got, expected, rtol=5e-3, atol=5e-3)
 
 
 @pytest.mark.parametrize("make", [_deit, _pit])

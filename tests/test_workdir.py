@@ -284,10 +284,10 @@ def test_environment_is_recorded_and_every_start_counted(tmp_path, monkeypatch):
     """A result could not be traced to versions, devices and restarts."""
     monkeypatch.setenv("SOME_TOKEN", "very-secret")
     monkeypatch.setattr(sys, "argv", ["main.py", "--workdir=x"])
-    workdir.write_env(tmp_path)
+    workdir.write_env(tmp_path, 4)
     monkeypatch.setattr(sys, "argv", ["main.py", "--workdir=y"])
-    workdir.write_env(tmp_path)
-    workdir.write_env(tmp_path)
+    workdir.write_env(tmp_path, 4)
+    workdir.write_env(tmp_path, 4)
     env = json.loads((tmp_path / "env.json").read_text())
     assert env["command"] == ["main.py", "--workdir=y"]
     assert env["versions"]["jax"] == jax.__version__
@@ -331,7 +331,7 @@ def test_git_state_is_that_of_the_package_only(tmp_path):
 def test_missing_git_is_no_error(tmp_path, monkeypatch):
     """A machine without git could not train."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    workdir.write_env(tmp_path)
+    workdir.write_env(tmp_path, 4)
     assert json.loads((tmp_path / "env.json").read_text())["git"] is None
 
 
@@ -358,3 +358,29 @@ def test_json_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
         assert path.read_bytes() == before and os.listdir(tmp_path) == ["a.json"]
     with pytest.raises(StorageError):
         workdir.write_json(tmp_path / "no/such/folder.json", {})
+
+
+def test_another_number_of_devices_is_said_in_a_line(tmp_path, caplog):
+    """The end would differ from an uninterrupted run, and nobody would know why."""
+    workdir.write_env(tmp_path, 2)
+    workdir.write_env(tmp_path, 2)
+    assert not caplog.records
+    workdir.write_env(tmp_path, 4)
+    (record,) = caplog.records
+    assert "goes on with 4 devices in 1 processes, before 2 in 1" in record.message
+    assert "\n" not in record.message
+
+
+def test_a_start_is_recognised_where_the_folder_is_shared_and_nowhere_else(tmp_path):
+    """A process with a folder of its own would never find the checkpoints."""
+    shared, own = tmp_path / "shared", tmp_path / "own"
+    for folder in (shared, own):
+        folder.mkdir()
+        workdir.write_env(folder, 4)
+    start = workdir.last_start(shared)
+    assert workdir.waits_for_start(shared, start, seconds=0.0)
+    workdir.write_env(own, 4)
+    assert not workdir.waits_for_start(own, start, seconds=0.3)
+    assert workdir.last_start(tmp_path) == ""
+    workdir.write_env(shared, 4)
+    assert not workdir.waits_for_start(shared, start, seconds=0.0)

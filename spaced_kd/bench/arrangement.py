@@ -118,6 +118,10 @@ class Arrangement:
         repeated = self.parts.clock.steps_per_epoch * self.parts.config.num_seeds
         return seconds / repeated
 
+    def close(self) -> None:
+        """Stop reading ahead, where input is streamed."""
+        self._engine.close()
+
     def call(self, kind: type[Segment]) -> tuple[Callable, tuple]:
         """Return the program of the first epoch's tick of a kind, and its arguments."""
         tick = next(t for t in self._epochs[0] if isinstance(t, kind))

@@ -1,4 +1,4 @@
-"""Data sets: one a file, one line here; small enough to live on a device, as uint8."""
+"""Data sets: one a file, one line here; as uint8 in memory, or read on demand."""
 
 import logging
 
@@ -6,14 +6,25 @@ import numpy as np
 
 from spaced_kd import registry
 from spaced_kd.config import DataConfig
-from spaced_kd.data import cifar10, cifar100, contents, digits, fake, tiny_imagenet
-from spaced_kd.types import Dataset, Split
+from spaced_kd.data import (
+    cifar10,
+    cifar100,
+    contents,
+    digits,
+    fake,
+    imagenet,
+    imagenet100,
+    tiny_imagenet,
+)
+from spaced_kd.types import Dataset, Source, Split
 
 DATASETS = {
     "digits": digits.load,
     "cifar10": cifar10.load,
     "cifar100": cifar100.load,
     "tiny_imagenet": tiny_imagenet.load,
+    "imagenet": imagenet.load,
+    "imagenet100": imagenet100.load,
     "fake": fake.load,
 }
 
@@ -50,8 +61,8 @@ def load(config: DataConfig) -> Dataset:
     return dataset
 
 
-def _subset(config: DataConfig, dataset: Dataset, which: str) -> Split:
-    split: Split = getattr(dataset, which)
+def _subset(config: DataConfig, dataset: Dataset, which: str) -> Split | Source:
+    split: Split | Source = getattr(dataset, which)
     field = f"num_{which}_examples"
     count = getattr(config, field)
     if count == 0:

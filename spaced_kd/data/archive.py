@@ -145,7 +145,6 @@ def index_tar(path: Path, limits: Limits) -> dict[str, Span]:
       DataError: damaged, compressed or refused; names the member.
     """
     with _damage(path), path.open("rb") as file:
-        end = path.stat().st_size
         if file.read(2) == _GZIP_MAGIC:
             raise DataError(f"{path} is compressed; only a plain tar can be indexed.")
         file.seek(0)
@@ -153,8 +152,6 @@ def index_tar(path: Path, limits: Limits) -> dict[str, Span]:
         for member in _members(path, file, limits):
             if member.isreg():
                 spans[member.name] = Span(member.offset_data, member.size)
-                if sum(spans[member.name]) > end:
-                    raise EOFError
     return spans
 
 
@@ -166,14 +163,16 @@ def _members(
     # "r:" reads plain tar only; what decompresses is the caller's choice.
     with tarfile.open(fileobj=headers, mode="r:") as archive:
         for member in archive:
-            # Sparse files come as regular ones, too.
-            plain = member.isreg() or member.isdir()
-            known = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE)
-            problem = "" if plain and known and not member.issparse() else "is special"
-            if member.issym() or member.islnk():
-                problem = "is a link"
-            gate.admit(member.name, member.size, problem)
+            gate.admit(member.name, member.size, _kind_problem(member))
             yield member
+
+
+def _kind_problem(member: tarfile.TarInfo) -> str:
+    if member.issym() or member.islnk():
+        return "is a link"
+    # Not isfile(), which sparse files are, too; some of those have a regular type.
+    plain = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE)
+    return "is special" if member.type not in plain or member.issparse() else ""
 
 
 class _Headers(io.RawIOBase):

@@ -1,6 +1,7 @@
 """What a data set holds: order, subset, checks and identity of its examples.
 
-Everything is a pure function of arrays in memory; reading files is the loaders' work.
+Everything is a pure function of what lies in memory: the arrays of a `Split`, labels
+and identities of a `Source`. Reading files is the loaders' work.
 """
 
 import hashlib
@@ -8,7 +9,7 @@ import hashlib
 import numpy as np
 
 from spaced_kd.errors import ConfigError, DataError
-from spaced_kd.types import Dataset, Split
+from spaced_kd.types import Dataset, Source, Split, shape_of
 
 
 def content_order(split: Split) -> np.ndarray:
@@ -35,12 +36,12 @@ def sort(split: Split) -> None:
 
 
 def class_balanced(
-    split: Split,
+    split: Split | Source,
     num_classes: int,
     count: int,
     generator: np.random.Generator,
     field: str,
-) -> Split:
+) -> Split | Source:
     """Return `count` examples whose numbers per class differ by at most one.
 
     With the same generator a larger subset contains every smaller one.
@@ -74,6 +75,8 @@ def class_balanced(
         for c in range(num_classes)
     ]
     kept = np.sort(np.concatenate(chosen))
+    if not isinstance(split, Split):
+        return split.take(kept)
     return Split(split.image[kept], split.label[kept])
 
 
@@ -85,7 +88,7 @@ def check(dataset: Dataset) -> None:
     """
     for where, split in (("train", dataset.train), ("test", dataset.test)):
         _check_split(f"{dataset.name} {where}", split, dataset.num_classes)
-    shapes = dataset.train.image.shape[1:], dataset.test.image.shape[1:]
+    shapes = shape_of(dataset.train), shape_of(dataset.test)
     if shapes[0] != shapes[1]:
         raise DataError(
             f"{dataset.name}: training images are {shapes[0]}, test images {shapes[1]}."
@@ -105,18 +108,30 @@ def check(dataset: Dataset) -> None:
 
 
 def overlap(dataset: Dataset) -> int:
-    """Return how many test images also occur in the training split, pixel by pixel."""
-    seen = set(_digests(dataset.train.image))
-    return sum(digest in seen for digest in _digests(dataset.test.image))
+    """Return how many test images also occur in the training split.
+
+    Pixel by pixel, or by their identities where a split is a `Source`: to compare
+    pixels would be to read every file.
+    """
+    seen = set(_identities(dataset.train))
+    return sum(identity in seen for identity in _identities(dataset.test))
 
 
-def fingerprint(train: Split, test: Split) -> str:
-    """Return the SHA-256 of both splits: shapes, pixels, labels, order."""
+def fingerprint(train: Split | Source, test: Split | Source) -> str:
+    """Return the SHA-256 of both splits: shapes, pixels, labels, order.
+
+    Of a `Source` the identities stand for the pixels, which would take hours to read:
+    two copies whose files have the same names, sizes and order count as the same.
+    """
     digest = hashlib.sha256()
     for split in (train, test):
-        for array in (split.image, split.label.astype("<i4")):
-            digest.update(f"{array.dtype.str}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
+        label = split.label.astype("<i4")
+        if isinstance(split, Split):
+            _digest_array(digest, split.image)
+        else:
+            names = split.identities()
+            digest.update(b"".join(b"%d:%b" % (len(name), name) for name in names))
+        _digest_array(digest, label)
     return digest.hexdigest()
 
 
@@ -132,29 +147,46 @@ def _permute(array: np.ndarray, order: np.ndarray) -> None:
             at = source
 
 
-def _check_split(where: str, split: Split, num_classes: int) -> None:
-    image, label = split
-    if image.ndim != 4 or image.dtype != np.uint8:
-        raise DataError(
-            f"{where}: images are {image.dtype} of shape {image.shape}; they must be "
-            "uint8 [N, H, W, C]."
-        )
+def _digest_array(digest, array: np.ndarray) -> None:
+    digest.update(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).data)
+
+
+def _check_split(where: str, split: Split | Source, num_classes: int) -> None:
+    label = split.label
+    if isinstance(split, Split):
+        _check_image(where, split)
     if label.ndim != 1 or label.dtype != np.int32:
         raise DataError(
             f"{where}: labels are {label.dtype} of shape {label.shape}; they must be "
             "int32 [N]."
         )
-    if len(image) != len(label) or not image.size:
-        raise DataError(
-            f"{where}: images of shape {image.shape} and {len(label)} labels; there "
-            "must be as many, and at least one."
-        )
+    if not len(label):
+        raise DataError(f"{where}: there is not a single image.")
     wrong = np.flatnonzero((label < 0) | (label >= num_classes))
     if wrong.size:
         raise DataError(
             f"{where}: label[{wrong[0]}] = {label[wrong[0]]} is outside "
             f"0..{num_classes - 1} ({wrong.size} of {len(label)} labels are)."
         )
+
+
+def _check_image(where: str, split: Split) -> None:
+    image, label = split
+    if image.ndim != 4 or image.dtype != np.uint8:
+        raise DataError(
+            f"{where}: images are {image.dtype} of shape {image.shape}; they must be "
+            "uint8 [N, H, W, C]."
+        )
+    if len(image) != len(label) or not image.size:
+        raise DataError(
+            f"{where}: images of shape {image.shape} and {len(label)} labels; there "
+            "must be as many, and at least one."
+        )
+
+
+def _identities(split: Split | Source) -> list[bytes]:
+    return _digests(split.image) if isinstance(split, Split) else split.identities()
 
 
 def _digests(image: np.ndarray) -> list[bytes]:

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from spaced_kd.data.random_bits import below, bits_of
 from spaced_kd.data.rectangles import erase_boxes
 from spaced_kd.data.resample import Box
 
@@ -19,15 +20,8 @@ def cutout(pixels: jax.Array, keys: jax.Array, side: int) -> jax.Array:
       side: of the square, pixels; an odd side counts as one less.
     """
     height, width = pixels.shape[1:3]
-
-    def centre(key: jax.Array):
-        down, right = jax.random.split(key)
-        return (
-            jax.random.randint(down, (), 0, height, jnp.int32),
-            jax.random.randint(right, (), 0, width, jnp.int32),
-        )
-
-    row, column = jax.vmap(centre)(keys)
+    bits = bits_of(keys, 2)
+    row, column = below(bits[:, 0], height), below(bits[:, 1], width)
     half = side // 2
     length = jnp.full_like(row, 2 * half)
     inside = _inside(Box(row - half, column - half, length, length), height, width)

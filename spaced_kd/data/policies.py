@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from spaced_kd.data.augment_spec import AugmentSpec
 from spaced_kd.data.pixel_ops import enhance, look_up
@@ -13,7 +14,7 @@ from spaced_kd.data.policy_tables import (
     autoaugment_table,
     randaugment_table,
 )
-from spaced_kd.data.rectangles import chance, ticks
+from spaced_kd.data.random_bits import below, bits_of, happens
 from spaced_kd.data.warp import warp
 
 AUTOAUGMENT_FILL = 128
@@ -69,17 +70,13 @@ def draw_autoaugment(keys: jax.Array) -> jax.Array:
     Args:
       keys: [b] typed PRNG keys, one an example.
     """
-    probability = ticks([[op[1] for op in pair] for pair in AUTOAUGMENT])
-
-    def one(key: jax.Array) -> jax.Array:
-        which, applied, sign = jax.random.split(key, 3)
-        pair = jax.random.randint(which, (), 0, len(AUTOAUGMENT), jnp.int32)
-        negative = chance(sign, 0.5, (2,)).astype(jnp.int32)
-        row = (pair * 2 + jnp.arange(2, dtype=jnp.int32)) * 2 + negative
-        limit = jnp.asarray(probability)[pair]
-        return jnp.where(chance(applied, limit, (2,)), row, jnp.int32(-1))
-
-    return jax.vmap(one)(keys)
+    bits = bits_of(keys, 5)
+    pair = below(bits[:, :1], len(AUTOAUGMENT))
+    first_or_second = np.arange(2, dtype=np.int32)
+    row = (pair * 2 + first_or_second) * 2 + below(bits[:, 1:3], 2)
+    probability = np.array([[op[1] for op in pair] for pair in AUTOAUGMENT], np.float32)
+    used = happens(bits[:, 3:], jnp.asarray(probability)[pair[:, 0]])
+    return jnp.where(used, row, np.int32(-1))
 
 
 def draw_randaugment(keys: jax.Array, layers: int) -> jax.Array:
@@ -89,14 +86,7 @@ def draw_randaugment(keys: jax.Array, layers: int) -> jax.Array:
       keys: [b] typed PRNG keys, one an example.
       layers: operations on an image.
     """
-
-    def one(key: jax.Array) -> jax.Array:
-        which, applied, strength, sign = jax.random.split(key, 4)
-        op = jax.random.randint(which, (layers,), 0, len(RANDAUGMENT), jnp.int32)
-        level = jax.random.randint(strength, (layers,), 0, STRENGTHS, jnp.int32)
-        negative = chance(sign, 0.5, (layers,)).astype(jnp.int32)
-        row = (op * STRENGTHS + level) * 2 + negative
-        used = chance(applied, _PROBABILITY, (layers,))
-        return jnp.where(used, row, jnp.int32(-1))
-
-    return jax.vmap(one)(keys)
+    bits = bits_of(keys, 4 * layers).reshape(-1, 4, layers)
+    op, level = below(bits[:, 0], len(RANDAUGMENT)), below(bits[:, 1], STRENGTHS)
+    row = (op * STRENGTHS + level) * 2 + below(bits[:, 2], 2)
+    return jnp.where(happens(bits[:, 3], _PROBABILITY), row, np.int32(-1))

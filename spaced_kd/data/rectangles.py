@@ -11,11 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from spaced_kd.data.random_bits import below, bits_of, happens
 from spaced_kd.data.resample import Box
 
 _TRIES = 10
-_ASPECTS = 4096
-_TICKS = 2**24
+# Equally likely areas of the whole image, and aspects.
+_AREAS = 2**16
+_ASPECTS = 2**12
 _CROP_ASPECT = 4 / 3
 _ERASE_ASPECT = 1 / 0.3
 _ERASE_AREA = (0.02, 1 / 3)
@@ -34,18 +36,17 @@ def crop_boxes(keys: jax.Array, scale: float, height: int, width: int) -> Box:
       height: of the images, pixels.
       width: likewise.
     """
-    fallback = np.array(_centre_box(height, width), np.int32)
-
-    def one(key: jax.Array) -> Box:
-        sides, corner = jax.random.split(key)
-        tall, wide = _sides(sides, (scale, 1.0), _CROP_ASPECT, height, width)
-        fits = (tall > 0) & (tall <= height) & (wide > 0) & (wide <= width)
-        tall, wide = _first(fits, tall), _first(fits, wide)
-        top, left = _corner(corner, tall, wide, height, width)
-        drawn = jnp.stack([top, left, tall, wide])
-        return Box(*jnp.where(fits.any(), drawn, fallback))
-
-    return jax.vmap(one)(keys)
+    bits = bits_of(keys, 2 * _TRIES + 2)
+    tall, wide = _sides(bits, (scale, 1.0), _CROP_ASPECT, height, width)
+    fits = (tall > 0) & (tall <= height) & (wide > 0) & (wide <= width)
+    drawn = _first_that_fits(bits, tall, wide, fits, height, width)
+    centred = _centre_box(height, width)
+    return Box(
+        *(
+            jnp.where(fits.any(1), value, np.int32(other))
+            for value, other in zip(drawn, centred, strict=True)
+        )
+    )
 
 
 def erase_boxes(keys: jax.Array, probability: float, height: int, width: int) -> Box:
@@ -60,52 +61,26 @@ def erase_boxes(keys: jax.Array, probability: float, height: int, width: int) ->
       height: of the images, pixels.
       width: likewise.
     """
-
-    def one(key: jax.Array) -> Box:
-        chosen, sides, corner = jax.random.split(key, 3)
-        tall, wide = _sides(sides, _ERASE_AREA, _ERASE_ASPECT, height, width)
-        fits = (tall < height) & (wide < width)
-        tall, wide = _first(fits, tall), _first(fits, wide)
-        top, left = _corner(corner, tall, wide, height, width)
-        erased = fits.any() & chance(chosen, probability)
-        zero = jnp.int32(0)
-        return Box(
-            top, left, jnp.where(erased, tall, zero), jnp.where(erased, wide, zero)
-        )
-
-    return jax.vmap(one)(keys)
+    bits = bits_of(keys, 2 * _TRIES + 3)
+    tall, wide = _sides(bits, _ERASE_AREA, _ERASE_ASPECT, height, width)
+    fits = (tall < height) & (wide < width)
+    top, left, tall, wide = _first_that_fits(bits, tall, wide, fits, height, width)
+    erased = fits.any(1) & happens(bits[:, -1], probability)
+    none = np.int32(0)
+    return Box(top, left, jnp.where(erased, tall, none), jnp.where(erased, wide, none))
 
 
-def chance(key: jax.Array, probability, shape: tuple[int, ...] = ()) -> jax.Array:
-    """Return [*shape] bool, True with this probability, to 24 bits.
-
-    Args:
-      key: typed PRNG key.
-      probability: a number, or a NumPy array or traced [*shape] int32 of 24-bit ticks
-        from `ticks`.
-      shape: of the result.
-    """
-    limit = ticks(probability) if isinstance(probability, float) else probability
-    bits = jax.random.bits(key, shape, jnp.uint32) >> 8
-    return bits.astype(jnp.int32) < limit
-
-
-def ticks(probability) -> np.ndarray:
-    """Return probabilities as int32 in units of 2**-24."""
-    return np.rint(np.asarray(probability, np.float64) * _TICKS).astype(np.int32)
-
-
-def _sides(key, area, aspect: float, height: int, width: int):
-    """Return heights and widths of all tries, [tries] int32."""
-    of_area, of_aspect = jax.random.split(key)
-    low, high = ticks(area)
-    share = jax.random.randint(of_area, (_TRIES,), low, high + 1, jnp.int32)
-    root = jnp.sqrt(share.astype(jnp.float32) * np.float32(height * width / _TICKS))
-    which = jax.random.randint(of_aspect, (_TRIES,), 0, _ASPECTS, jnp.int32)
-    stretch = jnp.asarray(_root_aspects(aspect))[which]
-    shrink = jnp.asarray(_root_aspects(aspect)[::-1])[which]
+def _sides(bits, area: tuple[float, float], aspect: float, height: int, width: int):
+    """Return heights and widths of all tries, [b, tries] int32."""
+    low, high = (round(share * _AREAS) for share in area)
+    share = low + below(bits[:, :_TRIES], high - low + 1)
+    root = jnp.sqrt(share.astype(jnp.float32) * np.float32(height * width / _AREAS))
+    which = below(bits[:, _TRIES : 2 * _TRIES], _ASPECTS)
     rounded = lambda x: jnp.round(x).astype(jnp.int32)
-    return rounded(root * stretch), rounded(root * shrink)
+    table = _root_aspects(aspect)
+    tall = rounded(root * jnp.asarray(table)[which])
+    # The aspects are symmetric: the reverse of the table is its inverse.
+    return tall, rounded(root * jnp.asarray(table[::-1])[which])
 
 
 @functools.cache
@@ -115,16 +90,14 @@ def _root_aspects(largest: float) -> np.ndarray:
     return np.exp(place * math.log(largest) / 2).astype(np.float32)
 
 
-def _first(fits: jax.Array, values: jax.Array) -> jax.Array:
-    return values[jnp.argmax(fits)]
-
-
-def _corner(key, tall, wide, height: int, width: int):
-    down, right = jax.random.split(key)
-    # A rectangle that does not fit is replaced by the caller.
-    rooms = jnp.maximum(height - tall, 0), jnp.maximum(width - wide, 0)
-    top = jax.random.randint(down, (), 0, rooms[0] + 1, jnp.int32)
-    return top, jax.random.randint(right, (), 0, rooms[1] + 1, jnp.int32)
+def _first_that_fits(bits, tall, wide, fits, height: int, width: int) -> Box:
+    """Return boxes [b] at random places; of any size where no try fits."""
+    first = jnp.argmax(fits, axis=1, keepdims=True)
+    tall = jnp.take_along_axis(tall, first, axis=1)[:, 0]
+    wide = jnp.take_along_axis(wide, first, axis=1)[:, 0]
+    top = below(bits[:, 2 * _TRIES], jnp.maximum(height - tall, 0) + 1)
+    left = below(bits[:, 2 * _TRIES + 1], jnp.maximum(width - wide, 0) + 1)
+    return Box(top, left, tall, wide)
 
 
 def _centre_box(height: int, width: int) -> tuple[int, int, int, int]:

@@ -9,7 +9,7 @@ import contextlib
 import io
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from PIL import Image
 
 from spaced_kd.data import cache
 from spaced_kd.data.tfrecord import read_records
-from spaced_kd.errors import DataError, StorageError
+from spaced_kd.errors import DataError, StorageError, one_line
 from spaced_kd.types import Split
 
 Example = dict[str, Any]
@@ -52,26 +52,61 @@ def read(folder: Path, shape: tuple[int, int, int]) -> dict[str, Split]:
     Raises:
       DataError: a missing or damaged file, or other features than `image` and `label`.
     """
+    builder = open_builder(folder, ("train", "test"), ("image", "label"))
+    with _quiet():
+        return {
+            name: _read_split(folder, builder, name, shape)
+            for name in ("train", "test")
+        }
+
+
+def open_builder(folder: Path, splits: Sequence[str], features: Collection[str]) -> Any:
+    """Return TFDS's builder of a folder that has these splits, whole, and features.
+
+    Raises:
+      DataError: not a prepared data set, a missing file or feature.
+    """
     # Slow to import, and a cached data set does not need it.
     import tensorflow_datasets as tfds
 
     try:
         with _quiet():
             builder: Any = tfds.builder_from_directory(folder)
-        splits = {name: builder.info.splits[name] for name in ("train", "test")}
-        missing = {"image", "label"} - set(builder.info.features)
+        found = [builder.info.splits[name] for name in splits]
+        missing = sorted(set(features) - set(builder.info.features))
     # Its parsers raise whatever they meet in a damaged folder.
     except Exception as error:
         what = f"{folder} is not a prepared data set"
-        raise DataError(f"{what}: {_line(error)}") from error
+        raise DataError(f"{what}: {one_line(error)}") from error
     if missing:
-        raise DataError(f"{folder} has no feature {sorted(missing)[0]!r}.")
-    for split in splits.values():
-        for path in split.filepaths:
-            if not Path(path).is_file():
-                raise DataError(f"{path} is missing; prepare the data set again.")
+        raise DataError(f"{folder} has no feature {missing[0]!r}.")
+    for path in (path for split in found for path in split.filepaths):
+        if not Path(path).is_file():
+            raise DataError(f"{path} is missing; prepare the data set again.")
+    return builder
+
+
+def random_access(folder: Path, builder: Any, split: str) -> Any:
+    """Return the examples of an array_record split as a sequence, images encoded.
+
+    Threads may share it. An example or a list of them (`__getitems__`) that cannot be
+    read raises RuntimeError or IndexError.
+
+    Raises:
+      DataError: the folder is in another format.
+    """
+    import tensorflow_datasets as tfds
+
+    if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+        raise DataError(
+            f"{folder} is prepared as {builder.info.file_format.value}, which cannot "
+            "be read at random; prepare it with file_format='array_record', or give "
+            "the images as folders or tar files, one a class."
+        )
     with _quiet():
-        return {name: _read_split(folder, builder, name, shape) for name in splits}
+        # Images stay encoded here: one decoder, whatever is installed.
+        raw = {"image": tfds.decode.SkipDecoding()}
+        return builder.as_data_source(split, decoders=raw)
 
 
 def write(
@@ -143,7 +178,7 @@ def _write_split(folder: Path, name: str, records: Iterable[bytes]):
             count, size = count + 1, size + len(record)
         writer.close()
     except RuntimeError as error:  # array_record's only kind, e.g. with a full disk
-        raise StorageError(f"{path}: {_line(error)}") from error
+        raise StorageError(f"{path}: {one_line(error)}") from error
     return tfds.core.SplitInfo(
         name=name, shard_lengths=[count], num_bytes=size, filename_template=template
     )
@@ -158,7 +193,7 @@ def _read_split(folder: Path, builder, name: str, shape: tuple[int, int, int]) -
             image[row] = _decode(example["image"], shape)
         except (OSError, SyntaxError, ValueError) as error:
             what = f"{folder} {name}: image {row} is damaged or of another kind"
-            raise DataError(f"{what}: {_line(error)}") from error
+            raise DataError(f"{what}: {one_line(error)}") from error
         label[row] = example["label"]
     return Split(image, label)
 
@@ -166,10 +201,9 @@ def _read_split(folder: Path, builder, name: str, shape: tuple[int, int, int]) -
 def _examples(folder: Path, builder, name: str) -> Iterator[Example]:
     import tensorflow_datasets as tfds
 
-    # Images stay PNG files here: one decoder for both formats, whatever is installed.
-    raw = {"image": tfds.decode.SkipDecoding()}
     info, split = builder.info, builder.info.splits[name]
     if info.file_format == tfds.core.FileFormat.TFRECORD:
+        raw = {"image": tfds.decode.SkipDecoding()}
         for path, count in zip(split.filepaths, split.shard_lengths, strict=True):
             records = read_records(Path(path))
             if len(records) != count:
@@ -179,12 +213,12 @@ def _examples(folder: Path, builder, name: str) -> Iterator[Example]:
                 yield info.features.deserialize_example_np(record, decoders=raw)
         return
     try:
-        source = builder.as_data_source(name, decoders=raw)
+        source = random_access(folder, builder, name)
         for start in range(0, len(source), _AT_ONCE):
             stop = min(start + _AT_ONCE, len(source))
             yield from source.__getitems__(range(start, stop))
     except (RuntimeError, IndexError) as error:  # so array_record reports damage
-        raise DataError(f"{folder} {name} is damaged: {_line(error)}") from error
+        raise DataError(f"{folder} {name} is damaged: {one_line(error)}") from error
 
 
 def _decode(png: bytes, shape: tuple[int, int, int]) -> np.ndarray:
@@ -206,7 +240,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

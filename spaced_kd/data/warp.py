@@ -101,7 +101,9 @@ def _bits(height: int, width: int) -> int:
 def _taps(doubled, nearest, size: int, bits: int, interpolation: str):
     """Return what an axis reads: a list of (place, weight), [b, H, W] int32 each."""
     whole = bits + 1
-    between = doubled - (1 << bits)
+    # Fractions are rounded, or whole pixels just missed would lose a level.
+    half = 1 << (whole - _FRACTION_BITS - 1)
+    between = doubled - (1 << bits) + half
     corner = jnp.where(nearest, (doubled >> whole) << whole, between)
     first = corner >> whole
     part = (corner & ((1 << whole) - 1)) >> (whole - _FRACTION_BITS)

@@ -1,0 +1,227 @@
+"""`python -m spaced_kd.export`: one student out of a workdir, ready to be given away.
+
+The student alone: no teacher, no feature adaptor, no optimiser.
+"""
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from flax import traverse_util
+
+import spaced_kd
+from spaced_kd import backend, model_card, registry, results, weights
+from spaced_kd.checkpoint import Checkpoint, CheckpointLine
+from spaced_kd.config import ArchConfig
+from spaced_kd.errors import CheckpointError, ConfigError, SpacedKDError
+from spaced_kd.models import make_model
+from spaced_kd.types import Variables
+from spaced_kd.writers import read_json, storage_error, write_whole
+
+USAGE = """Write one student of a run as safetensors, with a model card.
+
+  python -m spaced_kd.export --workdir=runs/digits --student=spaced_1_5 --out=exported
+
+--workdir=FOLDER   of the run
+--student=NAME     which student, as the config names it
+--out=FOLDER       gets student.safetensors and README.md; made if missing
+--which=last|best  newest checkpoint (default), or best epoch on the test set
+--seed=N           which repetition; default: the run's first
+
+Exit codes: 0 done, 2 flags, 4 checkpoint or workdir, 6 non-finite, 7 storage.
+"""
+
+WHICH = ("last", "best")
+
+
+def export_student(
+    workdir: str | Path,
+    student: str,
+    out: str | Path,
+    *,
+    which: str = "last",
+    seed: int | None = None,
+) -> Path:
+    """Write a student's weights and its model card; reads the workdir, changes nothing.
+
+    Args:
+      workdir: of a run, finished or not.
+      student: its name in the config.
+      out: folder for `student.safetensors` (PyTorch's names, see `weights`) and
+        `README.md`; made if missing, files of these names are replaced.
+      which: "last": the newest checkpoint; "best": the student's best evaluation, which
+        was chosen on the test set.
+      seed: of the repetition; None: the first.
+
+    Returns:
+      The path of the weights.
+
+    Raises:
+      ConfigError: no such student, seed or `which`.
+      CheckpointError: nothing saved yet, damaged, or of another version.
+      StorageError: a file cannot be read or written.
+    """
+    registry.lookup(dict.fromkeys(WHICH), which, "--which")
+    workdir, out = Path(workdir), Path(out)
+    if not (workdir / "config.json").exists():
+        raise CheckpointError(
+            f"{workdir} holds no run (no config.json); see --workdir."
+        )
+    stored, plan = read_json(workdir / "config.json"), read_json(workdir / "plan.json")
+    config = stored["config"]
+    fields = registry.lookup(config["students"], student, "--student")
+    repetition = _repetition(config, seed)
+    about = _about(workdir, fields, plan) | {
+        "student": student,
+        "seed": config["seed"] + repetition,
+        "which": which,
+    }
+    if which == "best":
+        folder = workdir / "best" / f"seed_{about['seed']}" / student
+        variables, saved = _best(folder)
+    else:
+        name = f"{repetition}/{student}"
+        variables, saved = _last(workdir, name, stored["fingerprint"])
+    about |= saved
+    model = make_model(
+        about["model"], about["num_classes"], ArchConfig(**about["arch"])
+    )
+    card = model_card.text(about, config, results.load(workdir), variables)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error("make", out, error) from error
+    path = weights.save_student(out, variables, model, about)
+    write_whole(out / "README.md", card)
+    return path
+
+
+def _repetition(config: Mapping[str, Any], seed: int | None) -> int:
+    first, count = config["seed"], config["num_seeds"]
+    if seed is None:
+        return 0
+    if not first <= seed < first + count:
+        raise ConfigError(
+            f"--seed={seed} is not one of the run's; it has {first} to "
+            f"{first + count - 1}."
+        )
+    return seed - first
+
+
+def _about(workdir: Path, fields: Mapping[str, Any], plan: Mapping[str, Any]) -> dict:
+    if "input" not in plan:
+        raise CheckpointError(
+            f"{workdir}/plan.json is of an older version and does not say what the "
+            "networks see; run the training command once more, which completes it."
+        )
+    known = {field.name for field in dataclasses.fields(ArchConfig)}
+    if set(fields["arch"]) != known:
+        raise CheckpointError(
+            f"{workdir} is a run of another version of spaced_kd (its students' arch "
+            f"has {', '.join(sorted(set(fields['arch']) ^ known))}); export with that."
+        )
+    return {
+        "version": spaced_kd.__version__,
+        "model": fields["model"],
+        "arch": fields["arch"],
+        **plan["input"],
+    }
+
+
+def _last(workdir: Path, name: str, fingerprint: str) -> tuple[Variables, dict]:
+    line = CheckpointLine(workdir / "checkpoints", keep=1)
+    saved = _newest(line, workdir / "checkpoints")
+    if saved.info.get("config") != fingerprint:
+        raise CheckpointError(
+            f"{saved.path} was saved by a run of another config; put this run's own "
+            "checkpoints there."
+        )
+    arrays = line.read(saved)
+    variables = {
+        kind: _below(arrays, f"{name}/{place}/")
+        for kind, place in (("params", "params/net"), ("batch_stats", "batch_stats"))
+    }
+    return variables, {"step": int(arrays[f"{name}/step"])}
+
+
+def _best(folder: Path) -> tuple[Variables, dict]:
+    line = CheckpointLine(folder, keep=1)
+    saved = _newest(line, folder)
+    arrays = line.read(saved)
+    variables = {k: _below(arrays, f"{k}/") for k in ("params", "batch_stats")}
+    return variables, {"step": saved.tick, "acc1": saved.info["acc1"]}
+
+
+def _newest(line: CheckpointLine, folder: Path) -> Checkpoint:
+    saved = line.latest()
+    if saved is None:
+        raise CheckpointError(f"nothing is saved in {folder} yet; let the run go on.")
+    return saved
+
+
+def _below(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    found = {
+        tuple(name.removeprefix(prefix).split("/")): value
+        for name, value in arrays.items()
+        if name.startswith(prefix)
+    }
+    return traverse_util.unflatten_dict(found)
+
+
+def cli(argv: Sequence[str] | None = None) -> None:
+    """Run `main` on the command line's arguments and leave with its exit code."""
+    sys.exit(main(sys.argv if argv is None else list(argv)))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse the flags, export, say where; return the exit code.
+
+    Args:
+      argv: program name and arguments.
+    """
+    if any(argument in ("-h", "-help", "--help") for argument in argv[1:]):
+        print(USAGE)
+        return 0
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    try:
+        values = _parse(argv)
+        backend.configure()
+        path = export_student(
+            values.workdir,
+            values.student,
+            values.out,
+            which=values.which,
+            seed=values.seed,
+        )
+    except SpacedKDError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.code
+    print(f"weights: {path}\ncard: {path.with_name('README.md')}")
+    return 0
+
+
+def _parse(argv: Sequence[str]) -> flags.FlagValues:
+    values = flags.FlagValues()
+    for name in ("workdir", "student", "out"):
+        flags.DEFINE_string(name, None, "see USAGE", values)
+    flags.DEFINE_string("which", "last", "see USAGE", values)
+    flags.DEFINE_integer("seed", None, "see USAGE", flag_values=values)
+    try:
+        rest = values(list(argv))
+    except flags.Error as error:
+        line = " ".join(str(error).split()).rstrip(".")
+        raise ConfigError(f"{line}; see --help.") from error
+    if len(rest) > 1:
+        raise ConfigError(f"unexpected argument '{rest[1]}'; see --help.")
+    for name in ("workdir", "student", "out"):
+        if not values[name].value:
+            raise ConfigError(f"--{name} is missing; see --help.")
+    return values
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,152 @@
+"""The README.md beside exported weights: what they are, how good, how to use them."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from spaced_kd.results import LAST, NetworkResult, Results
+from spaced_kd.types import Variables
+
+_PAGE = """---
+library_name: spaced_kd
+pipeline_tag: image-classification
+tags: [image-classification, knowledge-distillation, jax, flax]
+---
+
+# {model}, student `{student}`, {dataset}
+
+{sentence}
+
+| | |
+|---|---|
+{facts}
+
+## Accuracy
+
+{accuracy}
+
+## Use
+
+```python
+model, variables = spaced_kd.load_student("FOLDER")
+logits = model.apply(variables, images, train=False).logits
+```
+
+`images`: [b, {shape}] float32, pixels scaled to [0, 1], minus mean, divided by
+standard deviation (per channel):
+
+    mean = {mean}
+    std = {std}
+
+`student.safetensors` holds the student alone, as float32 tensors laid out and named as
+in PyTorch{names}.
+
+## Licence
+
+The code of spaced_kd is under Apache-2.0, which says nothing about these weights.
+Whoever publishes them chooses their licence, and the terms of the data set ({dataset})
+may bind what they are used for. Put the licence you choose here.
+
+## Training configuration of this student
+
+```json
+{config}
+```
+"""
+
+
+def text(
+    about: Mapping[str, Any],
+    config: Mapping[str, Any],
+    results: Results,
+    variables: Variables,
+) -> str:
+    """Return the card.
+
+    Args:
+      about: what `export.export_student` stores in the weights' metadata.
+      config: "config" of the run's `config.json`.
+      results: of the run.
+      variables: of the student.
+    """
+    student = config["students"][about["student"]]
+    facts = _facts(about, config, student, results, variables)
+    published = about["model"].startswith(("resnet", "deit", "pit"))
+    return _PAGE.format(
+        model=about["model"],
+        student=about["student"],
+        dataset=config["data"]["name"],
+        sentence=_sentence(about, config, student),
+        facts="\n".join(f"| {name} | {value} |" for name, value in facts.items()),
+        accuracy=_accuracy(about, results),
+        shape=", ".join(map(str, about["image_shape"])),
+        mean=about["mean"],
+        std=about["std"],
+        names=" (torchvision's or timm's names)" if published else "",
+        config=json.dumps(student, indent=2, sort_keys=True),
+    )
+
+
+def _sentence(about, config, student) -> str:
+    if student["plan"] == "none":
+        return "Trained on the labels alone, without a teacher."
+    return (
+        f"Learned from a {config['teacher']['model']} that was trained in the same run "
+        f"(plan `{student['plan']}`, method `{student['method']}`)."
+    )
+
+
+def _facts(about, config, student, results: Results, variables) -> dict[str, Any]:
+    net = results.students[about["student"]]
+    count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    interval = "none"
+    if net.space_interval_steps is not None:
+        interval = (
+            f"{net.space_interval_epochs:g} epochs = {net.space_interval_steps:,} steps"
+        )
+    options = ", ".join(f"{k} {v}" for k, v in sorted(about["arch"].items()))
+    return {
+        "parameters": f"{count:,}",
+        "classes": about["num_classes"],
+        "architecture options": options,
+        "plan": student["plan"],
+        "space interval": interval,
+        "compat": config["compat"],
+        "epochs of the teacher": config["num_epochs"],
+        "batch": config["data"]["batch_size"],
+        "weights": f"{about['which']} of seed {about['seed']}",
+        "updates behind them": f"{about['step']:,} of {net.updates:,}",
+        "seeds of the run": config["num_seeds"],
+        "spaced_kd": about["version"],
+    }
+
+
+def _accuracy(about: Mapping[str, Any], results: Results) -> str:
+    net = results.students[about["student"]]
+    lines = [
+        "| top-1 accuracy on the test set, % | over seeds |",
+        "|---|---|",
+        f"| last evaluation | {net.acc1_last} |",
+        f"| mean of the last {LAST} evaluations | {net.acc1_mean_last5} |",
+        f"| best evaluation (chosen on the test set: optimistic) | {net.acc1_best} |",
+        "",
+        f"Mean{' ± standard deviation' * (len(net.seeds) > 1)}, n={len(net.seeds)}. "
+        f"{_own(about, net)}",
+    ]
+    if not net.complete:
+        lines += ["", "The run was not finished when this was written."]
+    return "\n".join(lines)
+
+
+def _own(about: Mapping[str, Any], net: NetworkResult) -> str:
+    if about["which"] == "best":
+        value = about["acc1"]
+    elif about["seed"] in net.seeds and about["step"] >= net.updates:
+        value = net.acc1_last.per_seed[net.seeds.index(about["seed"])]
+    else:
+        value = None
+    if value is None:
+        return "These very weights have not been evaluated."
+    return f"These very weights: {value:.2f}."

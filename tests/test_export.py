@@ -1,0 +1,251 @@
+"""A student out of a workdir: the very weights, a card, and one line for mistakes."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors
+import tiny
+
+import spaced_kd
+from spaced_kd import experiment, export, train
+from spaced_kd.checkpoint import CheckpointLine
+from spaced_kd.config import from_config_dict, student
+from spaced_kd.data import load
+from spaced_kd.models import make_model
+
+STUDENTS = {
+    "plain": student(plan="none", model="small_cnn"),
+    "spaced": student(plan="spaced", space_interval_epochs=0.5, model="mlp"),
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run of two seeds, 7 and 8."""
+    config = tiny.config(STUDENTS, num_seeds=2, seed=7, num_epochs=2)
+    workdir = tmp_path_factory.mktemp("run")
+    return config, workdir, train.run(config, workdir)
+
+
+def _restored(config, workdir):
+    """All states, by the way that training resumes: the oracle of what is exported."""
+    parts = experiment.build(config, load(config.data))
+    line = CheckpointLine(workdir / "checkpoints", keep=1)
+    return line.restore(line.latest(), experiment.state_template(parts))
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+@pytest.mark.parametrize("seed", [7, 8])
+def test_exported_and_loaded_it_answers_bit_for_bit_the_same(name, seed, run, tmp_path):
+    config, workdir, _ = run
+    export.export_student(workdir, name, tmp_path / "out", seed=seed)
+    model, variables = spaced_kd.load_student(tmp_path / "out")
+    state = _restored(config, workdir)[seed - 7][name]
+    original = make_model(config.students[name].model, model.num_classes)
+    image = jax.random.normal(jax.random.key(0), (3, 8, 8, 3))
+    expected = original.apply(state.variables, image, train=False)
+    got = model.apply(variables, image, train=False)
+    np.testing.assert_array_equal(got.logits, expected.logits)
+    assert jnp.abs(got.logits).max() > 0
+
+
+def test_the_best_is_the_weights_of_the_best_evaluation(run, tmp_path):
+    config, workdir, _ = run
+    export.export_student(workdir, "spaced", tmp_path, which="best", seed=8)
+    _, variables = spaced_kd.load_student(tmp_path)
+    line = CheckpointLine(workdir / "best" / "seed_8" / "spaced", keep=1)
+    saved = line.latest()
+    template = _restored(config, workdir)[1]["spaced"].variables
+    best = line.restore(saved, template)
+    np.testing.assert_array_equal(
+        variables["params"]["Dense_0"]["kernel"], best["params"]["Dense_0"]["kernel"]
+    )
+    about = _about(tmp_path)
+    assert (about["step"], about["which"], about["seed"]) == (saved.tick, "best", 8)
+    assert f"These very weights: {saved.info['acc1']:.2f}" in _card(tmp_path)
+
+
+def _about(folder):
+    with safetensors.safe_open(folder / "student.safetensors", "np") as file:
+        assert file.metadata()["format"] == "pt"
+        return json.loads(file.metadata()["spaced_kd"])
+
+
+def _card(folder):
+    return (folder / "README.md").read_text()
+
+
+def test_the_file_holds_the_student_alone(run, tmp_path):
+    """No teacher, no adaptor, no momentum: as many numbers as the network has."""
+    config, workdir, _ = run
+    path = export.export_student(workdir, "spaced", tmp_path)
+    with safetensors.safe_open(path, "np") as file:
+        names = set(file.keys())
+        total = sum(file.get_tensor(name).size for name in names)
+    assert names == {f"Dense_{i}.{p}" for i in range(3) for p in ("weight", "bias")}
+    state = _restored(config, workdir)[0]["spaced"]
+    assert total == sum(x.size for x in jax.tree.leaves(state.params["net"]))
+    assert "method" in state.params and jax.tree.leaves(state.params["method"])
+
+
+def test_the_card_says_what_it_is_and_how_good(run, tmp_path):
+    """Accuracies as in results.json, with spread; step, plan, seeds, how to load."""
+    _, workdir, results = run
+    export.export_student(workdir, "spaced", tmp_path, seed=8)
+    card, net = _card(tmp_path), results.students["spaced"]
+    assert f"| last evaluation | {net.acc1_last} |" in card
+    assert "±" in str(net.acc1_last)
+    for spread in (net.acc1_mean_last5, net.acc1_best):
+        assert f"| {spread} |" in card
+    assert f"These very weights: {net.acc1_last.per_seed[1]:.2f}" in card
+    assert f"| updates behind them | {net.updates} of {net.updates} |" in card
+    for words in (
+        "| plan | spaced |",
+        "0.5 epochs = 3 steps",
+        "| compat | recommended |",
+        "| seeds of the run | 2 |",
+        "last of seed 8",
+        "[b, 8, 8, 3]",
+        "spaced_kd.load_student(",
+        "## Licence",
+        '"kd_weight": 0.3',
+    ):
+        assert words in card, words
+    assert "{" not in card.split("```json")[0]
+    assert str(workdir) not in card
+
+
+def test_the_two_lines_of_the_card_run(run, tmp_path):
+    _, workdir, _ = run
+    export.export_student(workdir, "spaced", tmp_path)
+    code = _card(tmp_path).split("```python\n")[1].split("```")[0]
+    assert code.count("\n") == 2
+    scope = {"spaced_kd": spaced_kd, "images": jnp.zeros((1, 8, 8, 3))}
+    exec(code.replace("FOLDER", str(tmp_path)), scope)
+    assert scope["logits"].shape == (1, scope["model"].num_classes)
+
+
+def test_the_card_tells_how_pixels_become_what_the_network_saw(run, tmp_path):
+    config, workdir, _ = run
+    export.export_student(workdir, "spaced", tmp_path)
+    dataset = load(config.data)
+    about = _about(tmp_path)
+    assert about["mean"] == list(dataset.mean) and about["std"] == list(dataset.std)
+    assert str(list(dataset.mean)) in _card(tmp_path)
+
+
+def _main(*arguments):
+    return export.main(["export", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--student=spaced", "--out=o"], 2, "--workdir is missing"),
+        (["--workdir=RUN", "--out=o"], 2, "--student is missing"),
+        (["--workdir=RUN", "--student=spaced"], 2, "--out is missing"),
+        (["--workdir=RUN", "--student=spased", "--out=o"], 2, "did you mean 'spaced'"),
+        (["--workdir=RUN", "--student=teacher", "--out=o"], 2, "Known: "),
+        (
+            ["--workdir=RUN", "--student=spaced", "--out=o", "--seed=9"],
+            2,
+            "--seed=9 is not one of the run's; it has 7 to 8",
+        ),
+        (
+            ["--workdir=RUN", "--student=spaced", "--out=o", "--which=first"],
+            2,
+            "--which='first' is unknown",
+        ),
+        (["--workdir=RUN", "--student=spaced", "--out=o", "--seed=a"], 2, "seed"),
+        (["--workdir=RUN", "--stduent=spaced", "--out=o"], 2, "stduent"),
+        (["--workdir=RUN", "--student=spaced", "--out=o", "x"], 2, "'x'"),
+        (["--workdir=nowhere", "--student=spaced", "--out=o"], 4, "holds no run"),
+        (["--workdir=RUN", "--student=spaced", "--out=file/o"], 7, "file/o"),
+    ],
+)
+def test_a_mistake_gives_one_line_and_its_code(
+    arguments, code, words, run, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("in the way")
+    arguments = [a.replace("RUN", str(run[1])) for a in arguments]
+    assert _main(*arguments) == code
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), lines
+    assert words in lines[0]
+    assert not (tmp_path / "o").exists()
+
+
+def _damaged(run, tmp_path, change):
+    copy = tmp_path / "copy"
+    shutil.copytree(run[1], copy)
+    change(copy)
+    return [f"--workdir={copy}", "--student=spaced", f"--out={tmp_path / 'o'}"]
+
+
+def _old_plan(copy):
+    plan = json.loads((copy / "plan.json").read_text())
+    del plan["input"]
+    (copy / "plan.json").write_text(json.dumps(plan))
+
+
+def _other_config(copy):
+    stored = json.loads((copy / "config.json").read_text())
+    stored["fingerprint"] = "another"
+    (copy / "config.json").write_text(json.dumps(stored))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda copy: shutil.rmtree(copy / "checkpoints"), "nothing is saved in"),
+        (_old_plan, "plan.json is of an older version"),
+        (_other_config, "by a run of another config"),
+    ],
+)
+def test_a_workdir_that_does_not_fit_is_one_line(change, words, run, tmp_path, capsys):
+    assert _main(*_damaged(run, tmp_path, change)) == 4
+    assert words in capsys.readouterr().err
+
+
+def test_the_command_line_writes_both_files(run, tmp_path):
+    """As a process of its own, with JAX started by nobody else."""
+    command = [sys.executable, "-m", "spaced_kd.export", f"--workdir={run[1]}"]
+    command += ["--student=plain", f"--out={tmp_path / 'a' / 'b'}", "--which=best"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "student.safetensors" in done.stdout
+    assert {p.name for p in (tmp_path / "a" / "b").iterdir()} == {
+        "README.md",
+        "student.safetensors",
+    }
+
+
+def test_a_run_that_was_stopped_can_be_exported(tmp_path, monkeypatch):
+    """Half-way the card says so, and claims no accuracy for these weights."""
+    config = from_config_dict(
+        tiny.config_dict(
+            {"online": student(plan="online", model="mlp")}, eval_every_epochs=1
+        )
+    )
+    with monkeypatch.context() as patch:
+        real = train.Loop._save
+
+        def save_and_stop(self, states):
+            real(self, states)
+            if self._tick >= 3:
+                raise KeyboardInterrupt
+
+        patch.setattr(train.Loop, "_save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(config, tmp_path / "w")
+    export.export_student(tmp_path / "w", "online", tmp_path / "o")
+    card = _card(tmp_path / "o")
+    assert "The run was not finished" in card
+    assert 0 < _about(tmp_path / "o")["step"] < 21
