@@ -129,6 +129,15 @@ def test_a_run_leaves_all_figures(tmp_path, capsys):
     assert found["versions"]["jax"] == jax.__version__
 
 
+def test_a_case_whose_process_fails_leaves_the_others(monkeypatch):
+    def fails(bench):
+        raise worker.Unavailable("no room")
+
+    monkeypatch.setitem(cases.CASES, "g", ("start-up", fails))
+    (row,), times = cases.Bench(TINY).run("g")
+    assert (row.note, row.verdict, times) == ("not available: no room", "", {})
+
+
 def test_pmap_on_one_device_runs():
     parts = build(TINY, {"spaced": SPACED}, **cases.PLAIN)
     assert arrangement.Pmapped(parts)() > 0
