@@ -1,7 +1,7 @@
 """Runs ticks: compiled programs, made once each, and the data on the devices."""
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -48,18 +48,43 @@ class Engine:
         """
         states = list(states)
         measured: list[ChunkMetrics] = [{} for _ in states]
-        moving = schedule.moved_by(segment)
         for group in self._experiment.groups:
-            carry = tuple({n: states[seed][n] for n in moving} for seed in group.seeds)
-            frozen = tuple(
-                states[seed]["teacher"].frozen if isinstance(segment, Replay) else None
-                for seed in group.seeds
-            )
+            carry, frozen = _networks_of(states, group, segment)
             carry, rows = self._run(group, carry, frozen, segment)
             for seed, moved, row in zip(group.seeds, carry, rows, strict=True):
                 states[seed] = states[seed] | moved
                 measured[seed] = row
         return states, measured
+
+    def first_call(
+        self, states: Sequence[SeedState], segment: Segment
+    ) -> tuple[Callable, tuple]:
+        """Return the first program that `advance` calls for a tick, and its arguments.
+
+        For whoever looks at it (memory, compiled text) or times it alone.
+
+        Args:
+          states: by repetition; their shapes are enough (`experiment.state_template`).
+          segment: as for `advance`.
+
+        Returns:
+          The program of the first group, and (carry, frozen, data, keys, slots) of
+          `steps.compose`; carry is donated.
+        """
+        group = self._experiment.groups[0]
+        carry, frozen = _networks_of(states, group, segment)
+        program, rest = next(self._calls(group, segment))
+        return program, (carry, frozen, *rest)
+
+    def usual_ticks(self) -> list[Segment]:
+        """Return one training tick of each kind in the plan, of its usual length."""
+        found: dict[Any, Segment] = {}
+        for tick in self._experiment.ticks:
+            if isinstance(tick, Evaluate):
+                continue
+            if tick.stop - tick.start == self._whole[_kind(tick)]:
+                found.setdefault(_kind(tick), tick)
+        return list(found.values())
 
     def predict(self, seed: int, network: str, state: NetState) -> jax.Array:
         """Return the network's logits [N_test, C] on the test split."""
@@ -97,23 +122,29 @@ class Engine:
         return self._programs[cache_key]
 
     def _run(self, group: SeedGroup, carry, frozen, segment: Segment):
+        rows = []
+        for program, rest in self._calls(group, segment):
+            carry, measured = program(carry, frozen, *rest)
+            self._feed.started(group, measured)
+            rows.append(measured)
+        if len(rows) == 1:
+            return carry, rows[0]
+        return carry, jax.tree.map(lambda *parts: jnp.concatenate(parts), *rows)
+
+    def _calls(
+        self, group: SeedGroup, segment: Segment
+    ) -> Iterator[tuple[Callable, tuple]]:
+        """Yield the programs of a tick, each with its data, keys and slots."""
         # Two programs for a kind of segment, whatever its length: its usual one, and a
         # single step for the rest.
         length = segment.stop - segment.start
         scan = self._experiment.config.compose == "scan"
         size = length if scan and length == self._whole[_kind(segment)] else 1
         keys = tuple(self._experiment.streams[seed].keys for seed in group.seeds)
-        rows = []
         for start in range(segment.start, segment.stop, size):
             piece = segment._replace(start=start, stop=start + size)
             data, slots = self._feed.piece(group, piece)
-            program = self._program(group, piece, slots)
-            carry, measured = program(carry, frozen, data, keys, slots)
-            self._feed.started(group, measured)
-            rows.append(measured)
-        if len(rows) == 1:
-            return carry, rows[0]
-        return carry, jax.tree.map(lambda *parts: jnp.concatenate(parts), *rows)
+            yield self._program(group, piece, slots), (data, keys, slots)
 
     def _program(self, group: SeedGroup, segment: Segment, slots):
         lockstep, what = isinstance(segment, Lockstep), _kind(segment)
@@ -147,6 +178,17 @@ class Engine:
         if group.devices not in self._tests:
             self._tests[group.devices] = group.put(test.image)
         return self._tests[group.devices]
+
+
+def _networks_of(states: Sequence[SeedState], group: SeedGroup, segment: Segment):
+    """Return what a tick updates and what it only reads, by repetition of a group."""
+    moving = schedule.moved_by(segment)
+    carry = tuple({name: states[seed][name] for name in moving} for seed in group.seeds)
+    frozen = tuple(
+        states[seed]["teacher"].frozen if isinstance(segment, Replay) else None
+        for seed in group.seeds
+    )
+    return carry, frozen
 
 
 def _kind(segment: Segment) -> Any:

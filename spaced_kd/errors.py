@@ -53,6 +53,12 @@ class PeerError(SpacedKDError):
     code = 8
 
 
+class CapacityError(SpacedKDError):
+    """The run does not fit into a device's memory; `doctor` says so beforehand."""
+
+    code = 9
+
+
 class Interrupted(SpacedKDError):
     """Stopped by a signal; the same command continues from the last checkpoint."""
 

@@ -2,14 +2,13 @@
 
 import logging
 import os
-import re
 import sys
 import traceback
 from collections.abc import Sequence
 
-from absl import flags
-from ml_collections import config_flags
+from absl import flags as absl_flags
 
+from spaced_kd import flags
 from spaced_kd.errors import ConfigError, Interrupted, SpacedKDError
 
 USAGE = """Train one teacher and its students, or continue a run.
@@ -60,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
     Args:
       argv: program name and arguments.
     """
-    if any(argument in ("-h", "-help", "--help") for argument in argv[1:]):
+    if flags.wants_help(argv):
         print(USAGE)
         return 0
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
@@ -75,9 +74,7 @@ def main(argv: Sequence[str]) -> int:
                 logging.getLogger("spaced_kd").setLevel(logging.ERROR)
             results = train.run(config, workdir, may_exit=True, peers=peers)
     except SpacedKDError as error:
-        kind = "stopped" if isinstance(error, Interrupted) else "error"
-        print(f"{kind}: {error}", file=sys.stderr)
-        return error.code
+        return flags.report(error)
     except KeyboardInterrupt:
         print("stopped: by Ctrl-C; the same command continues.", file=sys.stderr)
         return Interrupted.code
@@ -89,31 +86,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parse(argv: Sequence[str]):
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file(
-        "config", None, flag_values=values, sys_argv=list(argv)
-    )
-    flags.DEFINE_string("workdir", None, "where everything is written", values)
-    flags.DEFINE_string("coordinator", None, "host:port of process 0", values)
-    flags.DEFINE_integer(
-        "num_processes", None, "processes of the run", None, None, values
-    )
-    flags.DEFINE_integer("process_id", None, "which one this is", None, None, values)
-    flags.DEFINE_enum("distributed", "", ["", "auto"], "who tells these", values)
-    try:
-        rest = values(list(argv))
-        config = values.config
-        # A file that cannot be loaded shows only when its content is first read.
-        if config is not None:
-            config.is_locked  # noqa: B018
-    except SpacedKDError:
-        raise
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
-        raise ConfigError(f"{_one_line(e)}; see --help.") from e
-    if len(rest) > 1:
-        raise ConfigError(f"unexpected argument '{rest[1]}'; see --help.")
-    if config is None:
-        raise ConfigError("--config is missing, e.g. --config=configs/digits.py.")
+    config, values = flags.parse_config(argv, _define)
     if not values.workdir:
         raise ConfigError("--workdir is missing, e.g. --workdir=runs/digits.")
     place = (
@@ -125,10 +98,15 @@ def _parse(argv: Sequence[str]):
     return config, values.workdir, place
 
 
-def _one_line(error: BaseException) -> str:
-    # The message of a failing config file is a whole traceback; its last line says it.
-    last = [line for line in str(error).splitlines() if line.strip()][-1].strip()
-    return re.sub(r"^[\w.]*(Error|Exception): ", "", last).rstrip(".")
+def _define(values: absl_flags.FlagValues) -> None:
+    absl_flags.DEFINE_string("workdir", None, "where everything is written", values)
+    absl_flags.DEFINE_string("coordinator", None, "host:port of process 0", values)
+    for name, what in (
+        ("num_processes", "processes of the run"),
+        ("process_id", "which one this is"),
+    ):
+        absl_flags.DEFINE_integer(name, None, what, flag_values=values)
+    absl_flags.DEFINE_enum("distributed", "", ["", "auto"], "who tells these", values)
 
 
 if __name__ == "__main__":

@@ -200,6 +200,20 @@ def data_parallel(
     """
     if len(devices) == 1:
         return jax.jit(fn, donate_argnums=donate)
+    return pmapped(fn, devices, in_axes, out_axes, donate)
+
+
+def pmapped(
+    fn: Callable,
+    devices: Sequence[Device],
+    in_axes: tuple[int | None, ...],
+    out_axes: Any,
+    donate: tuple[int, ...],
+) -> Callable:
+    """Compile `fn` for several devices, or for one as if it were several.
+
+    Arguments as for `data_parallel`.
+    """
     return jax.pmap(
         fn,
         axis_name=BATCH_AXIS,

@@ -106,21 +106,34 @@ def claim(workdir: Path, config: Config, data_fingerprint: str) -> bool:
       CheckpointError: by another one; names up to 5 fields with old and new values.
       StorageError: `config.json` cannot be read or written.
     """
-    path = workdir / "config.json"
-    fields = science(config)
-    claimed = os.path.lexists(path)
-    if claimed:
-        _refuse_other(path, fields, data_fingerprint)
+    claimed = refuse_other(workdir, config, data_fingerprint)
     write_json(
-        path,
+        workdir / "config.json",
         {
             "config": to_dict(config),
             "data_fingerprint": data_fingerprint,
             "fingerprint": fingerprint(config),
             "format": _FORMAT,
-            "science": fields,
+            "science": science(config),
         },
     )
+    return claimed
+
+
+def refuse_other(workdir: Path, config: Config, data_fingerprint: str) -> bool:
+    """Check, as `claim` does, that `workdir` is free or of this run; write nothing.
+
+    Returns:
+      Whether the folder was claimed before, by the same configuration and data.
+
+    Raises:
+      CheckpointError: as for `claim`.
+      StorageError: `config.json` cannot be read.
+    """
+    path = workdir / "config.json"
+    claimed = os.path.lexists(path)
+    if claimed:
+        _refuse_other(path, science(config), data_fingerprint)
     return claimed
 
 
@@ -181,6 +194,12 @@ def write_env(workdir: Path, devices_used: int) -> None:
     write_json(path, env | {"starts": [*starts, start]})
 
 
+def versions() -> dict[str, str]:
+    """Return the versions of Python, this package and what its numbers rest on."""
+    own = {"python": platform.python_version(), "spaced_kd": spaced_kd.__version__}
+    return own | {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
 def _warn_of_other_devices(old: dict[str, Any], new: dict[str, Any]) -> None:
     before, now = (
         (devices.get("used"), devices.get("processes", 1)) for devices in (old, new)
@@ -214,11 +233,6 @@ def waits_for_start(workdir: Path, start: str, seconds: float = 20.0) -> bool:
 
 def _environment(devices_used: int) -> dict[str, Any]:
     devices = jax.devices()
-    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    versions |= {
-        "python": platform.python_version(),
-        "spaced_kd": spaced_kd.__version__,
-    }
     return {
         "command": sys.argv,
         "devices": {
@@ -230,7 +244,7 @@ def _environment(devices_used: int) -> dict[str, Any]:
         },
         "git": _git(Path(__file__).parent),
         "platform": platform.platform(),
-        "versions": versions,
+        "versions": versions(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
 

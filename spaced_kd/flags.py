@@ -1,0 +1,82 @@
+"""What the entry points share: parsing flags, and one line for every mistake."""
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from spaced_kd.errors import ConfigError, Interrupted, SpacedKDError
+
+Define = Callable[[flags.FlagValues], None]
+
+
+def wants_help(argv: Sequence[str]) -> bool:
+    """Whether the arguments ask for the usage text."""
+    return any(argument in ("-h", "-help", "--help") for argument in argv[1:])
+
+
+def parse(argv: Sequence[str], define: Define) -> flags.FlagValues:
+    """Return the flags' values.
+
+    Args:
+      argv: program name and arguments.
+      define: declares an entry point's flags in the `FlagValues` it is given.
+
+    Raises:
+      ConfigError: an unknown flag, a value of the wrong type, or a stray argument.
+    """
+    values = flags.FlagValues()
+    define(values)
+    try:
+        rest = values(list(argv))
+        # A file that cannot be loaded shows only when its content is first read.
+        if "config" in values and values.config is not None:
+            values.config.is_locked  # noqa: B018
+    except SpacedKDError:
+        raise
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
+        raise ConfigError(f"{_one_line(e)}; see --help.") from e
+    if len(rest) > 1:
+        raise ConfigError(f"unexpected argument '{rest[1]}'; see --help.")
+    return values
+
+
+def parse_config(
+    argv: Sequence[str], define: Define
+) -> tuple[ml_collections.ConfigDict, flags.FlagValues]:
+    """Return what `--config=FILE` and its overrides say, and all flags' values.
+
+    Args:
+      argv: program name and arguments.
+      define: declares the flags besides --config.
+
+    Raises:
+      ConfigError: as for `parse`, or --config is missing or cannot be loaded.
+    """
+
+    def define_all(values: flags.FlagValues) -> None:
+        config_flags.DEFINE_config_file(
+            "config", None, flag_values=values, sys_argv=list(argv)
+        )
+        define(values)
+
+    values = parse(argv, define_all)
+    if values.config is None:
+        raise ConfigError("--config is missing, e.g. --config=configs/digits.py.")
+    return values.config, values
+
+
+def report(error: SpacedKDError) -> int:
+    """Print an error's one line to standard error; return its exit code."""
+    kind = "stopped" if isinstance(error, Interrupted) else "error"
+    print(f"{kind}: {error}", file=sys.stderr)
+    return error.code
+
+
+def _one_line(error: BaseException) -> str:
+    # The message of a failing config file is a whole traceback; its last line says it.
+    last = [line for line in str(error).splitlines() if line.strip()][-1].strip()
+    return re.sub(r"^[\w.]*(Error|Exception): ", "", last).rstrip(".")

@@ -1,0 +1,200 @@
+"""The arithmetic of the benchmarks, what they build, and that they run."""
+
+import dataclasses
+import json
+import pathlib
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from spaced_kd.bench import __main__ as entry
+from spaced_kd.bench import arrangement, cases, gpu, quiet, ratios, worker
+from spaced_kd.bench.arrangement import SPACED, Arrangement, Settings, build
+from spaced_kd.models import make_model
+from spaced_kd.schedule import Lockstep, Replay
+
+TINY = Settings(model="mlp", batch_size=4, steps=2, rounds=1)
+
+
+def test_ratios_are_paired_by_round():
+    """Medians of either side alone would give 2 / 3 here."""
+    row = ratios.compare("a", "x", [2.0, 8.0, 1.0], [1.0, 4.0, 3.0], limit=1.5)
+    assert (row.value, row.low, row.high) == (2.0, 1 / 3, 2.0)
+    assert row.verdict == "over"
+
+
+def test_a_value_at_its_limit_is_ok_and_without_one_nothing_is_said():
+    assert ratios.Row("f", "bytes", 16.0, limit=16.0).verdict == "ok"
+    assert ratios.Row("j", "seeds", 3.0).verdict == ""
+    assert ratios.Row("k", "gpu", limit=1.0, note="no GPU").verdict == ""
+
+
+@pytest.mark.parametrize(
+    ("students", "expected"), [(1, 1.0), (2, 11 / 14), (3, 15 / 21), (4, 19 / 28)]
+)
+def test_sharing_a_teacher_saves_its_passes(students, expected):
+    """K pairs are 7K passes; one teacher (3) and K replaying students (4 each)."""
+    assert ratios.students_limit(students) == pytest.approx(expected)
+
+
+def test_variants_take_turns_and_each_leads_once():
+    """One that always followed the same other would inherit its cache and clock."""
+    calls = []
+
+    def variant(name):
+        return lambda: calls.append(name) or float(len(calls))
+
+    times = ratios.interleave({name: variant(name) for name in "abc"}, 3)
+    assert "".join(calls) == "abc" + "abc" + "bca" + "cab"
+    assert times == {
+        "a": [4.0, 9.0, 11.0],
+        "b": [5.0, 7.0, 12.0],
+        "c": [6.0, 8.0, 10.0],
+    }
+
+
+def test_the_roofline_is_the_slower_of_arithmetic_and_memory():
+    assert ratios.roofline(100.0, 10.0, 50.0, 2.0) == 5.0
+    assert ratios.roofline(100.0, 10.0, 10.0, 2.0) == 10.0
+
+
+def test_busy_is_what_is_not_idle():
+    assert quiet.busy_share((100, 1000), (175, 1100)) == pytest.approx(0.25)
+    assert quiet.busy_share((5, 5), (5, 5)) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--only=a,z", "--only='z' is unknown"),
+        ("--model=resnet21", "--model='resnet21' is unknown"),
+        ("--rounds=0", "rounds"),
+        ("--batch_size=1", "--batch_size=1 is too small"),
+        ("--batch_sizes=8", "batch_sizes"),
+        ("now", "unexpected argument 'now'"),
+    ],
+)
+def test_a_mistake_gives_one_line(argument, words, capsys):
+    assert entry.main(["bench", argument]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert words in lines[0]
+
+
+def test_help_names_every_case(capsys):
+    assert entry.main(["bench", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"{c} {title}" in said for c, (title, _) in cases.CASES.items())
+
+
+def test_a_measurement_is_one_epoch_of_teacher_and_replay():
+    measure = Arrangement(build(TINY, {"spaced": SPACED}, **cases.PLAIN))
+    assert measure() > 0 and measure() > 0
+    _, ((student,), _, _, _, slots) = measure.call(Replay)
+    assert int(student["spaced"].step) == 4
+    assert slots[0]["teacher"].index.shape == (2, 4)
+    _, ((teacher,), *_) = measure.call(Lockstep)
+    assert list(teacher) == ["teacher"] and int(teacher["teacher"].step) == 4
+
+
+def test_a_replay_remembers_a_few_bytes_an_example_whatever_its_size():
+    """Counted by hand: an index, a share of the step's number and of 8 keys."""
+    settings = Settings(model="mlp", batch_size=32, steps=4, rounds=1)
+    found = [
+        arrangement.replay_bytes(dataclasses.replace(settings, image_size=size))
+        for size in (32, 64)
+    ]
+    assert found[0] == found[1] == 4 + 4 / 32 + 8 * 8 / (4 * 32)
+    assert found[0] <= cases.REPLAY_BYTES_LIMIT
+
+
+def test_a_run_leaves_all_figures(tmp_path, capsys):
+    out = tmp_path / "bench.json"
+    only = "--only=e,h,k"
+    sizes = ["--model=mlp", "--batch_size=4", "--steps=2", "--rounds=2"]
+    assert entry.main(["bench", only, *sizes, f"--out={out}"]) == 0
+    text = capsys.readouterr().out
+    assert "augmentation / a training step" in text
+    assert "not measured: no GPU" in text
+    found = json.loads(out.read_text())
+    assert found["settings"]["model"] == "mlp"
+    assert found["command"][1] == only
+    times = found["seconds"]["h"]
+    row = found["rows"][1]
+    ratios = np.divide(times["augmentation"], times["train"])
+    assert row["value"] == pytest.approx(np.median(ratios))
+    assert [row["low"], row["high"]] == sorted(ratios)
+    assert found["versions"]["jax"] == jax.__version__
+
+
+def test_a_case_whose_process_fails_leaves_the_others(monkeypatch):
+    def fails(bench):
+        raise worker.Unavailable("no room")
+
+    monkeypatch.setitem(cases.CASES, "g", ("start-up", fails))
+    (row,), times = cases.Bench(TINY).run("g")
+    assert (row.note, row.verdict, times) == ("not available: no room", "", {})
+
+
+def test_pmap_on_one_device_runs():
+    parts = build(TINY, {"spaced": SPACED}, **cases.PLAIN)
+    assert arrangement.Pmapped(parts)() > 0
+
+
+def test_the_least_time_of_a_step_is_known_for_known_devices_only():
+    assert gpu.least_seconds(TINY, "cpu") is None
+    # Forward and backward of 4 images through 3072x128, 128x128 and 128x100 are about
+    # 10 MFLOP, 0.01 us; reading and writing 0.4 M parameters is 1 us or more.
+    least = gpu.least_seconds(TINY, "NVIDIA H200")
+    assert least is not None
+    assert 5e-7 < least < 1e-5
+
+
+@pytest.mark.slow
+def test_workers_rest_while_another_is_measured():
+    """Their threads would take time from it."""
+    if not pathlib.Path("/proc/self/stat").exists():
+        pytest.skip("needs /proc")
+    made: dict[str, worker.Worker] = {}
+    with worker.ending(made):
+        made["jax"] = worker.Worker("jax", TINY, {"JAX_NUM_CPU_DEVICES": "1"})
+        process = made["jax"]._child
+        assert made["jax"].startup_seconds > 0
+        assert made["jax"]() > 0
+        assert _becomes_stopped(process.pid)
+    assert process.poll() is not None
+
+
+def _becomes_stopped(pid):
+    for _ in range(100):
+        state = pathlib.Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0]
+        if state == "T":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.slow
+def test_a_worker_that_cannot_start_says_why():
+    settings = Settings(model="resnet21", batch_size=4, steps=1, rounds=1)
+    with pytest.raises(worker.Unavailable, match="'resnet21' is unknown"):
+        worker.Worker("jax", settings, {})
+
+
+def test_the_networks_in_pytorch_have_as_many_parameters():
+    """Another network's time would say nothing."""
+    pytest.importorskip("torch")
+    from spaced_kd.bench import torch_step
+
+    for name, shape in torch_step.NETWORKS.items():
+        model = make_model(name, arrangement.NUM_CLASSES)
+        image = np.zeros((1, 32, 32, 3), np.float32)
+        variables = jax.eval_shape(
+            lambda key, model=model, image=image: model.init(key, image, train=False),
+            jax.random.key(0),
+        )
+        ours = sum(x.size for x in jax.tree.leaves(variables["params"]))
+        theirs = sum(p.numel() for p in torch_step.network(*shape).parameters())
+        assert theirs == ours, name
