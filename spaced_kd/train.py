@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import logging
 import sys
 import time
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from spaced_kd import (
+    agreement,
     backend,
     data,
     evaluate,
@@ -30,9 +30,7 @@ from spaced_kd.checkpoint import Checkpoint, CheckpointLine
 from spaced_kd.engine import Engine
 from spaced_kd.errors import (
     CheckpointError,
-    ConfigError,
     Interrupted,
-    PeerError,
     StorageError,
 )
 from spaced_kd.experiment import Experiment
@@ -94,42 +92,13 @@ def run(
             workdir.write_json(path / "plan.json", ledger.describe_plan(parts))
             for line in ledger.summary(parts):
                 _log.info("%s", line)
-        _refuse_strangers(peers, parts, path)
+        agreement.same_run(peers, _identity(parts), path)
         Loop(parts, path, peers).finish(stop)
         if writes:
             results.load(path).save(path)
             report.build(path)
         peers.exchange("the report is written")
         return results.load(path)
-
-
-def _refuse_strangers(peers: Peers, parts: Experiment, path: Path) -> None:
-    """Check that all processes are about to do the same."""
-    if jax.process_count() != peers.count:
-        raise ConfigError(
-            f"JAX knows {jax.process_count()} processes, this run {peers.count}; leave "
-            "jax.distributed.initialize to spaced_kd: give --coordinator, "
-            "--num_processes and --process_id, or --distributed=auto."
-        )
-    if peers.count == 1:
-        return
-    _log.info("%s, %d devices in all", "; ".join(peers.names), jax.device_count())
-    mine = _identity(parts) | {"backend": jax.default_backend()}
-    told = peers.exchange(mine | {"start": workdir.last_start(path)})
-    for name, theirs in zip(peers.names, told, strict=True):
-        for what in mine:
-            if theirs[what] != told[0][what]:
-                raise ConfigError(
-                    f"{name} has another {what} ({theirs[what][:12]}) than process 0 "
-                    f"({told[0][what][:12]}); give every process the same command and "
-                    "the same data."
-                )
-    if not workdir.waits_for_start(path, told[0]["start"]):
-        raise CheckpointError(
-            f"{peers.names[peers.index]} does not find in {path} what process 0 has "
-            "just written there; give every process the same --workdir, on a "
-            "filesystem that they share."
-        )
 
 
 def _identity(parts: Experiment) -> dict[str, str]:
@@ -160,7 +129,7 @@ class Loop:
         self._teacher_logits: dict[int, tuple[int, jax.Array]] = {}
         self._labels = jnp.asarray(parts.dataset.test.label)
         saved = self._line.latest()
-        self._refuse_another_view(saved)
+        agreement.same_checkpoint(self._peers, saved, path)
         offsets = Offsets()
         if saved is None:
             self._tick = 0
@@ -194,7 +163,7 @@ class Loop:
             _log.info("the run in %s is complete", self._path)
             return
         states = self._states()
-        self._refuse_another_state(states)
+        agreement.same_state(self._peers, states)
         counts = _updates_after(self._parts, self._tick)
         costs = ledger.tick_costs(self._parts)
         done = sum(costs[: self._tick])
@@ -252,32 +221,6 @@ class Loop:
                 to = f" to {name}" if self._peers.count > 1 else ""
                 return f"{vote['signal'] or 'a signal'}{to}", due
         return "", due
-
-    def _refuse_another_view(self, saved: Checkpoint | None) -> None:
-        mine = None if saved is None else [saved.tick, saved.path.name, saved.info]
-        views = self._peers.exchange(mine)
-        for name, view in zip(self._peers.names, views, strict=True):
-            if view != views[0]:
-                seen, first = (
-                    "no checkpoint" if v is None else f"checkpoint {v[1]}"
-                    for v in (view, views[0])
-                )
-                raise CheckpointError(
-                    f"{name} finds {seen} in {self._path}, process 0 finds {first}; "
-                    "give every process the same --workdir, on a filesystem that they "
-                    "share, and run again."
-                )
-
-    def _refuse_another_state(self, states: list[SeedState]) -> None:
-        if self._peers.count == 1:
-            return
-        digests = self._peers.exchange(_digest(states))
-        for name, digest in zip(self._peers.names, digests, strict=True):
-            if digest != digests[0]:
-                raise PeerError(
-                    f"{name} starts from other numbers than process 0; run on machines "
-                    "of one kind, with the same jaxlib."
-                )
 
     def _refuse_foreign(self, saved: Checkpoint) -> None:
         for what, value in self._identity.items():
@@ -364,13 +307,6 @@ class Loop:
 def _updates_after(parts: Experiment, tick: int) -> dict[str, int]:
     trained = (t for t in parts.ticks[:tick] if not isinstance(t, Evaluate))
     return dict.fromkeys(parts.updates, 0) | schedule.updates(trained)
-
-
-def _digest(states: list[SeedState]) -> str:
-    digest = hashlib.sha256()
-    for leaf in jax.device_get(jax.tree.leaves(states)):
-        digest.update(leaf.tobytes())
-    return digest.hexdigest()
 
 
 def _label(tick: Tick) -> str:

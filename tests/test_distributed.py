@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from spaced_kd import distributed, main, train
+from spaced_kd import agreement, distributed, main, train
 from spaced_kd.checkpoint import Checkpoint
 from spaced_kd.distributed import Place, place
 from spaced_kd.errors import CheckpointError, ConfigError, PeerError
@@ -164,26 +164,23 @@ VIEW = [12, "00000012", {"data": "d"}]
 )
 def test_processes_that_see_other_checkpoints_do_not_start(saved, other, words):
     """One would train from the beginning while the other goes on."""
-    loop = _loop(Votes(1, other), due=False)
-    loop._path = Path("w")
     with pytest.raises(CheckpointError, match=words) as error:
-        loop._refuse_another_view(saved)
+        agreement.same_checkpoint(Votes(1, other), saved, Path("w"))
     assert "\n" not in str(error.value)
-    _loop(Votes(1, VIEW), due=False)._refuse_another_view(SAVED)
+    agreement.same_checkpoint(Votes(1, VIEW), SAVED, Path("w"))
 
 
 def test_processes_that_start_from_other_numbers_do_not_train():
     """Replicas that differ at the start differ for ever, and nothing else notices."""
     states = [{"teacher": jnp.zeros(3)}]
-    _loop(Votes(1, train._digest(states)), due=False)._refuse_another_state(states)
-    other = train._digest([{"teacher": jnp.zeros(3).at[1].set(1e-7)}])
+    agreement.same_state(Votes(1, agreement.digest(states)), states)
+    other = agreement.digest([{"teacher": jnp.zeros(3).at[1].set(1e-7)}])
     with pytest.raises(PeerError, match="process 1 on b starts from other numbers"):
-        _loop(Votes(1, other), due=False)._refuse_another_state(states)
+        agreement.same_state(Votes(1, other), states)
 
 
 def test_jax_started_by_somebody_else_is_refused(tmp_path, monkeypatch):
     """Two processes that do not know of each other would write one workdir."""
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(train.experiment, "build", lambda *_: None)
     with pytest.raises(ConfigError, match="JAX knows 2 processes, this run 1"):
-        train._refuse_strangers(Peers(), None, tmp_path)  # pyright: ignore
+        agreement.same_run(Peers(), {}, tmp_path)

@@ -21,7 +21,8 @@ DOCUMENTS = [
 def _commands() -> list[str]:
     found = []
     for path in DOCUMENTS:
-        found += re.findall(r"python -m spaced_kd\.main [^\n#`]+", path.read_text())
+        text = path.read_text().replace("\\\n", " ")
+        found += re.findall(r"python -m spaced_kd\.main [^\n#`]+", text)
     return sorted(set(found))
 
 

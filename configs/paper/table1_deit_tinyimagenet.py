@@ -1,6 +1,6 @@
-"""Table 1, DeiT-Tiny on Tiny-ImageNet: online KD with and without spacing.
+r"""Table 1, DeiT-Tiny on Tiny-ImageNet: online KD with and without spacing.
 
-    python -m spaced_kd.main --config=configs/paper/table1_deit_tinyimagenet.py \\
+    python -m spaced_kd.main --config=configs/paper/table1_deit_tinyimagenet.py \
         --workdir=runs/table1_deit_tinyimagenet
 
 Hardware: one GPU; not measured yet. With --config.compute_dtype=bfloat16, arithmetic at

@@ -1,6 +1,6 @@
-"""Table 1, ResNet-18 on ImageNet-100: online KD with and without spacing.
+r"""Table 1, ResNet-18 on ImageNet-100: online KD with and without spacing.
 
-    python -m spaced_kd.main --config=configs/paper/table1_resnet18_imagenet100.py \\
+    python -m spaced_kd.main --config=configs/paper/table1_resnet18_imagenet100.py \
         --workdir=runs/table1_resnet18_imagenet100
 
 Hardware: one GPU; not measured yet. With --config.compute_dtype=bfloat16, arithmetic at

@@ -1,6 +1,6 @@
-"""Table 2, DeiT-Tiny on Tiny-ImageNet: the column without distillation.
+r"""Table 2, DeiT-Tiny on Tiny-ImageNet: the column without distillation.
 
-    python -m spaced_kd.main --config=configs/paper/table2_deit_tinyimagenet.py \\
+    python -m spaced_kd.main --config=configs/paper/table2_deit_tinyimagenet.py \
         --workdir=runs/table2_deit_tinyimagenet
 
 Hardware: one GPU; not measured yet. With --config.compute_dtype=bfloat16, arithmetic at

@@ -1,6 +1,6 @@
-"""Table 2, ResNet-18 on CIFAR-100: the column without distillation.
+r"""Table 2, ResNet-18 on CIFAR-100: the column without distillation.
 
-    python -m spaced_kd.main --config=configs/paper/table2_resnet18_cifar100.py \\
+    python -m spaced_kd.main --config=configs/paper/table2_resnet18_cifar100.py \
         --workdir=runs/table2_resnet18_cifar100
 
 Hardware: one GPU; not measured yet. With --config.compute_dtype=bfloat16, arithmetic at

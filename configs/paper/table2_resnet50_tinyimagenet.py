@@ -1,6 +1,6 @@
-"""Table 2, ResNet-50 on Tiny-ImageNet: the column without distillation.
+r"""Table 2, ResNet-50 on Tiny-ImageNet: the column without distillation.
 
-    python -m spaced_kd.main --config=configs/paper/table2_resnet50_tinyimagenet.py \\
+    python -m spaced_kd.main --config=configs/paper/table2_resnet50_tinyimagenet.py \
         --workdir=runs/table2_resnet50_tinyimagenet
 
 Hardware: one GPU; not measured yet. With --config.compute_dtype=bfloat16, arithmetic at
