@@ -285,7 +285,7 @@ class StudentConfig:
     teacher_drop_path: str = option(
         "on",
         "DropPath of the frozen transformer teacher: on (as released; its targets are "
-        "noisy) or off",
+        "noisy) or off; with teacher_bn='running', which is eval mode, it is off",
         choices=("on", "off"),
     )
     online_teacher: str = option(

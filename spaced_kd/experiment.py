@@ -243,11 +243,13 @@ def _groups(config: Config) -> tuple[SeedGroup, ...]:
 
 def _check_inits(config: Config) -> None:
     for name, student in config.students.items():
-        if student.init == "same" and student.model != config.teacher.model:
+        teacher = config.teacher
+        alike = (student.model, student.arch) == (teacher.model, teacher.arch)
+        if student.init == "same" and not alike:
             raise ConfigError(
                 f"config.students.{name}.init='same' needs the teacher's architecture, "
-                f"but model='{student.model}' and the teacher's is "
-                f"'{config.teacher.model}'; set init='different'."
+                f"but model='{student.model}' and the teacher's '{teacher.model}', or "
+                "their fields of arch, differ; set init='different'."
             )
 
 

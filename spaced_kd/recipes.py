@@ -97,7 +97,8 @@ def follow(config: ConfigDict, variant: str) -> None:
     if variant not in known:
         raise ValueError(f"unknown variant '{variant}'; known: {', '.join(known)}")
     config.compat = "released" if variant == "smoke" else variant
-    if config.student.model != config.teacher.model:
+    student, teacher = config.student, config.teacher
+    if (student.model, student.arch) != (teacher.model, teacher.arch):
         config.student.init = "different"  # nothing to share, whatever the paper says
     if config.compat == "released" and config.student.optim.name == "adamw":
         _released_transformer_losses(config)

@@ -118,8 +118,8 @@ def make_student_step(network: Network, method: Method, axis: BatchAxis) -> Stud
 
     The result is (state, metrics): one update of the student on the method's loss
     (paper Eq. 2). Reads the teacher's outputs on the same batch, through which no
-    gradient flows; nothing of the teacher changes. teacher_step, the teacher's
-    completed updates, is the time of a schedule on the teacher's clock.
+    gradient flows; nothing of the teacher changes. teacher_step, the place of the
+    teacher's latest batch in the stream, is the time of a schedule on its clock.
     """
     step = _make_step(network, method, axis)
 
@@ -255,7 +255,9 @@ def replay(
             key = _noise(keys, Role.FROZEN_TEACHER, state.step)
             outputs = forward(frozen.variables, batch, key)
         key = _noise(keys, Role.STUDENT, state.step)
-        state, measured = student_step(state, batch, key, outputs, frozen.step)
+        # The rate of the teacher's last update: at the end of an epoch still its own.
+        now = jnp.maximum(frozen.step - 1, 0)
+        state, measured = student_step(state, batch, key, outputs, now)
         return {name: state}, {name: measured}
 
     return step

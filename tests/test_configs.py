@@ -2,13 +2,14 @@
 
 import importlib.util
 import pathlib
+from typing import NamedTuple
 
 import jax
 import ml_collections
 import numpy as np
 import pytest
 
-from spaced_kd import experiment, schedule, steps
+from spaced_kd import data, experiment, schedule, steps
 from spaced_kd.config import from_config_dict
 from spaced_kd.schedule import Clock, Replay
 from spaced_kd.types import Dataset, Split
@@ -43,17 +44,33 @@ def _load(name: str, *variant: str) -> ml_collections.ConfigDict:
     return config
 
 
+class Blank(NamedTuple):
+    """A streamed split of which nothing is ever read."""
+
+    label: np.ndarray
+    shape: tuple[int, int, int] = (224, 224, 3)
+
+    def open(self, row):
+        raise NotImplementedError
+
+    def identities(self):
+        raise NotImplementedError
+
+    def take(self, rows):
+        raise NotImplementedError
+
+
 def _blank(config) -> Dataset:
     """The data set of a config, all black: one image seen from everywhere."""
     size, *shape, classes = SHAPES[config.data.name]
     sizes = config.data.num_train_examples or size, 10
-    splits = [
-        Split(
-            np.broadcast_to(np.zeros(1, np.uint8), (n, *shape)), np.zeros(n, np.int32)
-        )
-        for n in sizes
-    ]
+    labels = [np.zeros(n, np.int32) for n in sizes]
     ones = (1.0,) * shape[-1]
+    if config.data.name.startswith("imagenet"):
+        splits = [Blank(label) for label in labels]
+    else:
+        black = np.zeros(1, np.uint8)
+        splits = [Split(np.broadcast_to(black, (len(y), *shape)), y) for y in labels]
     return Dataset(config.data.name, *splits, classes, ones, ones, "")
 
 
@@ -73,6 +90,15 @@ def test_the_networks_of_a_config_fit_its_data(name):
     (state, *_) = experiment.state_template(parts)
     assert set(state) == {"teacher", *resolved.students}
     assert parts.updates["teacher"] == resolved.num_epochs * parts.clock.steps_per_epoch
+
+
+@pytest.mark.parametrize("name", [n for n in FILES if n != "cifar100_cpu"])
+def test_every_smoke_variant_fits_the_data_it_names(name):
+    """With the data that a run would load."""
+    resolved = from_config_dict(_load(name, "smoke"))
+    parts = experiment.build(resolved, data.load(resolved.data))
+    (state, *_) = experiment.state_template(parts)
+    assert set(state) == {"teacher", *resolved.students}
 
 
 # One of each network and recipe traces its steps; the rest differ in sizes alone.
@@ -95,7 +121,8 @@ def test_the_steps_of_a_config_have_the_right_shapes(name, variant):
     networks = parts.networks(group.axis)
     state = experiment.state_template(parts)[0]
     train = parts.dataset.train
-    data = steps.DeviceData(
+    assert isinstance(train, Split)
+    held = steps.DeviceData(
         *(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in train)
     )
     batch = resolved.data.batch_size
@@ -116,7 +143,7 @@ def test_the_steps_of_a_config_have_the_right_shapes(name, variant):
         before = {n: state[n] for n in moving}
         frozen = state["teacher"].frozen if replayed else None
         after, measured = jax.eval_shape(
-            step, before, frozen, data, keys, {"teacher": slot}
+            step, before, frozen, held, keys, {"teacher": slot}
         )
         shapes = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
         assert shapes(after) == shapes(before)

@@ -430,12 +430,43 @@ def test_the_rate_of_a_replay_on_either_clock(clock):
             got = measured[0]["s"]["learning_rate"]
             times = np.arange(tick.start, tick.stop)
             if clock == "teacher":
-                times = np.full(len(times), at)
+                times = np.full(len(times), at - 1)
             own = total if clock == "teacher" else parts.updates["s"]
             expected = 0.025 * (1 + np.cos(np.pi * times / own))
             np.testing.assert_allclose(got, expected, atol=1e-7)
             rates.extend(got)
     assert len(rates) == parts.updates["s"] > 6
+
+
+def test_a_replay_at_the_end_of_an_epoch_has_that_epochs_rate():
+    """Released vit/: the replay is part of the epoch whose last batch it follows."""
+    students = {"s": student(plan="spaced", space_interval_epochs=1.0)}
+    config = tiny.config(
+        students,
+        student__optim__schedule="cosine",
+        student__optim__schedule_clock="teacher",
+        student__optim__schedule_unit="epoch",
+    )
+    parts, engine, states = _prepare(config)
+    by_epoch = [0.025 * (1 + np.cos(np.pi * epoch / 3)) for epoch in range(3)]
+    seen = []
+    for tick in parts.ticks:
+        if isinstance(tick, Evaluate):
+            continue
+        states, measured = engine.advance(states, tick)
+        if isinstance(tick, Replay):
+            seen.extend(measured[0]["s"]["learning_rate"])
+    np.testing.assert_allclose(seen, np.repeat(by_epoch, 7), atol=1e-7)
+
+
+def test_same_weights_need_the_same_architecture_to_the_last_option():
+    """A wider teacher of the same name has no weights to share."""
+    students = {"s": student(plan="online", init="same", model="resnet8")}
+    config = tiny.config(
+        students, teacher__model="resnet8", teacher__arch__param_factor=2.0
+    )
+    with pytest.raises(ConfigError, match="init='same' needs the teacher's arch"):
+        _prepare(config)
 
 
 def test_an_offline_student_cannot_run_on_the_clock_of_a_teacher_that_stopped():
