@@ -209,7 +209,7 @@ def test_an_incomplete_archive_is_refused(tmp_path, tables, words):
 def test_without_network_one_line_says_what_to_put_where(tmp_path):
     """The message must name this data set's file, not CIFAR-100's."""
     load = lambda: cifar10.load(DataConfig(dir=str(tmp_path)))
-    fails(load, "CIFAR-10 is not in", OFFICIAL.url, tmp_path, "has cifar10 prepared")
+    fails(load, "CIFAR-10 is not in", OFFICIAL.url, tmp_path, "cifar-10-batches-py")
 
 
 def test_the_official_release_is_the_published_one():
