@@ -151,9 +151,7 @@ def test_a_read_only_data_folder_is_cached_in_the_home(tmp_path, home, caplog):
     assert not caplog.records
 
 
-def test_a_copy_that_may_not_be_looked_at_is_done_without(
-    tmp_path, monkeypatch, caplog
-):
+def test_a_copy_that_may_not_be_read_is_done_without(tmp_path, monkeypatch, caplog):
     """The data can be read, after all; a copy beside them is only faster."""
 
     def refuse(path):
