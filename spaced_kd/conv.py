@@ -5,7 +5,7 @@ program's entry computation. Inside a while body (scan, map, cond) the two gradi
 convolutions stay in a transposed layout and run as naive loops, many times slower
 (jax issue 12868). Here both gradients are written as ordinary forward convolutions in
 the canonical layout, with barriers that keep XLA from folding the transposes back. The
-gradients equal those of the stock form.
+gradients equal those of the stock form. The operands are computed once (`_once`).
 
 `jax.jvp` of `jax.grad` (Hessian-vector products) works through both forms; plain
 forward mode (`jax.jvp` of a loss) works through the stock form only.
@@ -53,11 +53,13 @@ def canonical(images: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def _forward(images, kernel, stride):
+    images = _once(images)
     return stock(images, kernel, stride), (images, kernel)
 
 
 def _backward(stride, residuals, gradient):
     images, kernel = residuals
+    gradient = _once(gradient)
     return (
         _images_gradient(kernel, gradient, stride, images.shape),
         _kernel_gradient(images, gradient, stride, kernel.shape[0]),
@@ -65,6 +67,21 @@ def _backward(stride, residuals, gradient):
 
 
 canonical.defvjp(_forward, _backward)
+
+
+@jax.custom_jvp
+def _once(x: jax.Array) -> jax.Array:
+    """Return x itself, bit by bit, in a form that XLA:CPU computes a single time.
+
+    Each consumer of a chain of cheap operations gets a copy of the chain fused in, and
+    a transpose runs through its copy in an order that defeats the caches: in a
+    ResNet-20 step 40 % of the time went there. XLA does not duplicate divisions, and
+    cannot see that the divisor is 1. (Barriers are gone before operations are fused.)
+    """
+    return x / jnp.where(x == x, jnp.ones((), x.dtype), x)
+
+
+_once.defjvp(lambda primals, tangents: (_once(*primals), *tangents))
 
 
 def _images_gradient(kernel, gradient, stride, images_shape):
