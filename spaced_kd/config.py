@@ -75,7 +75,10 @@ class DataConfig:
         choices=("keep", "drop"),
     )
     image_size: int = option(
-        0, "side of the square image that the networks see, pixels; 0: as stored", low=0
+        0,
+        "side of the square image that the networks see, pixels; 0: as stored, 224 for "
+        "ImageNet; for `fake` the stored size, 0: 8",
+        low=0,
     )
     normalization: str = option(
         "dataset",
@@ -146,7 +149,11 @@ class DataConfig:
         choices=(AUTO, "device", "stream"),
     )
     stream_memory_mib: int = option(
-        2048, "host memory for images read ahead, MiB", low=1, operational=True
+        2048,
+        "host memory of a process for images read ahead, MiB; a decoded original a "
+        "thread comes on top",
+        low=1,
+        operational=True,
     )
     stream_threads: int = option(
         16, "threads that read and decode", low=1, operational=True

@@ -197,11 +197,7 @@ def _kind(segment: Segment) -> Any:
 
 
 def make_feed(experiment: Experiment) -> Feed:
-    """Return what brings this experiment's training data to the devices.
-
-    Raises:
-      ConfigError: streamed images need more memory than allowed.
-    """
+    """Return what brings this experiment's training data to the devices."""
     train = experiment.dataset.train
     if isinstance(train, Split) and not experiment.streamed:
         return Resident(experiment, train)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from spaced_kd import schedule
+from spaced_kd import schedule, stream_memory
 from spaced_kd.config import AUTO, Config, DataConfig, StudentConfig, TeacherConfig
 from spaced_kd.data.augment_spec import AugmentSpec, spec_of
 from spaced_kd.data.stream import Stream
@@ -21,18 +21,7 @@ from spaced_kd.schedule import Clock, Segment, Tick
 from spaced_kd.state import SeedState, init_state
 from spaced_kd.steps import Network, Student
 from spaced_kd.types import Dataset, Device, Split
-
-
-@dataclasses.dataclass(frozen=True)
-class Streams:
-    """One repetition's randomness: its keys, the teacher's stream, and a second one.
-
-    reshuffled: what replays read that draw a fresh order.
-    """
-
-    keys: SeedKeys
-    teacher: Stream
-    reshuffled: Stream
+from spaced_kd.views import Streams
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +138,7 @@ def build(config: Config, dataset: Dataset) -> Experiment:
     _check_inits(config)
     _check_clocks(config)
     _check_micro_batches(config, experiment.groups)
+    _check_memory(experiment)
     _check_networks(experiment)
     return experiment
 
@@ -274,6 +264,15 @@ def _check_micro_batches(config: Config, groups: tuple[SeedGroup, ...]) -> None:
                 f"config.micro_batches={config.micro_batches} does not divide the "
                 f"{share} examples of a batch that a device sees; give a divisor."
             )
+
+
+def _check_memory(experiment: Experiment) -> None:
+    config, dataset = experiment.config, experiment.dataset
+    if experiment.streamed:
+        groups, ticks = experiment.groups, experiment.ticks
+        stream_memory.steps_ahead(config, dataset, groups, ticks)
+    if not isinstance(dataset.test, Split):
+        stream_memory.tests_ahead(config.data, dataset.test)
 
 
 def _check_networks(experiment: Experiment) -> None:

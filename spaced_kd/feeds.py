@@ -4,47 +4,19 @@ Two ways: `Resident` keeps the whole training split there; `streamed.Streamed` b
 the images of the piece alone. The compiled steps see the same types either way.
 """
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from spaced_kd.data.stream import Stream
 from spaced_kd.experiment import Experiment
 from spaced_kd.parallel import SeedGroup
-from spaced_kd.schedule import Lockstep, Segment
+from spaced_kd.schedule import Segment
 from spaced_kd.steps import DeviceData, Slots
 from spaced_kd.types import Device, Split
+from spaced_kd.views import views_of
 
 SeedSlots = tuple[dict[str, Slots], ...]
 """By repetition of a group: whose batch -> which examples."""
-
-
-class View(NamedTuple):
-    """One of the batches that a step of a segment reads.
-
-    slot: its name in `steps`. lag: how many steps back in the stream it lies.
-    reshuffled: whether in the order, and reaugmented: whether with the augmentation,
-      of replays that do not repeat the teacher's.
-    """
-
-    slot: str
-    lag: int = 0
-    reshuffled: bool = False
-    reaugmented: bool = False
-
-    def stream(self, experiment: Experiment, seed: int) -> Stream:
-        """Return the order that this batch comes from."""
-        streams = experiment.streams[seed]
-        return streams.reshuffled if self.reshuffled else streams.teacher
-
-
-def views_of(experiment: Experiment, segment: Segment) -> tuple[View, ...]:
-    """Return which batches each step of a segment reads."""
-    if isinstance(segment, Lockstep):
-        late = (View(m.student, m.lag) for m in segment.members if m.lag)
-        return (View("teacher"), *late)
-    replay = experiment.config.students[segment.student].replay
-    return (View("teacher", 0, replay == "reshuffle", replay != "exact"),)
 
 
 class Feed(Protocol):
@@ -92,10 +64,10 @@ class Resident:
         """Keep the data, which cost nothing while nothing runs."""
 
     def _slots(self, group: SeedGroup, seed: int, segment: Segment) -> dict[str, Slots]:
-        slots = {}
-        for view in views_of(self._experiment, segment):
+        slots, streams = {}, self._experiment.streams[seed]
+        for view in views_of(self._experiment.config, segment):
             start, stop = segment.start - view.lag, segment.stop - view.lag
-            index = view.stream(self._experiment, seed).indices(start, stop)
+            index = view.stream(streams).indices(start, stop)
             places = np.arange(start, stop, dtype=np.int32)
             slots[view.slot] = Slots(places, group.split_batch(index))
         return slots

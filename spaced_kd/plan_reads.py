@@ -17,10 +17,10 @@ import numpy as np
 from spaced_kd.data import host_crop
 from spaced_kd.data.host_crop import Draws
 from spaced_kd.experiment import Experiment
-from spaced_kd.feeds import View, views_of
 from spaced_kd.parallel import SeedGroup
 from spaced_kd.schedule import Evaluate, Segment
 from spaced_kd.types import Split, shape_of
+from spaced_kd.views import View, views_of
 
 
 class StepImages(NamedTuple):
@@ -83,7 +83,7 @@ class PlanReads:
         batches = [
             self._rows(group, seed, view, step - view.lag)
             for seed in group.seeds
-            for view in views_of(self._experiment, tick)
+            for view in views_of(self._experiment.config, tick)
         ]
         rows = np.stack([rows for rows, _ in batches], axis=-2)
         places = group.split_batch(self._batch)[0]
@@ -108,16 +108,6 @@ class PlanReads:
                 return expected
         return self._starts[wanted]
 
-    def step_bytes(self) -> int:
-        """Return the most bytes that the images of one step take."""
-        most = max(
-            len(group.seeds)
-            * len(views_of(self._experiment, tick))
-            * group.split_batch(self._batch).size
-            for group, tick in self._runs
-        )
-        return most * int(np.prod(shape_of(self._train)))
-
     def _at(self, element: int) -> tuple[SeedGroup, Segment, int]:
         run = bisect.bisect_right(self._first, element) - 1
         group, tick = self._runs[run]
@@ -127,8 +117,9 @@ class PlanReads:
         self, group: SeedGroup, seed: int, view: View, step: int
     ) -> tuple[np.ndarray, Callable[[int], Draws]]:
         """Return a batch's rows of the split, [D, b] or [b], and place -> its draws."""
+        streams = self._experiment.streams[seed]
         with self._lock:
-            rows = view.stream(self._experiment, seed).indices(step, step + 1)
+            rows = view.stream(streams).indices(step, step + 1)
         words = self._words[seed][view.reaugmented]
         draws = functools.partial(host_crop.crop_draws, words, step)
         return group.split_batch(rows)[0], draws

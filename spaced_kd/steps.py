@@ -50,7 +50,7 @@ class Student(NamedTuple):
     teacher_bn: "batch" or "running" statistics in the teacher's extra forward pass.
     teacher_noise: whether the teacher's DropPath is active in what the student sees.
     online_teacher: "before" or "after" the teacher's update on the same batch.
-    replay: which stream a replay reads, see `experiment.Streams`.
+    replay: which stream a replay reads, see `views.Streams`.
     """
 
     network: Network

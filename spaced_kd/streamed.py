@@ -8,22 +8,24 @@ from typing import Any
 import jax
 import numpy as np
 
+from spaced_kd import stream_memory
 from spaced_kd.config import DataConfig
 from spaced_kd.data import host_crop
 from spaced_kd.data.host_crop import HostCrop
-from spaced_kd.data.read_ahead import MIB, affordable, read_ahead
+from spaced_kd.data.read_ahead import MIB, read_ahead
 from spaced_kd.experiment import Experiment
-from spaced_kd.feeds import SeedSlots, views_of
+from spaced_kd.feeds import SeedSlots
 from spaced_kd.parallel import SeedGroup
 from spaced_kd.plan_reads import PlanReads, StepImages
-from spaced_kd.schedule import Evaluate, Segment
+from spaced_kd.schedule import Segment
 from spaced_kd.steps import DeviceData, Slots
 from spaced_kd.types import Source, Split
+from spaced_kd.views import views_of
 
 _log = logging.getLogger("spaced_kd")
 
-_EVAL_SHARE = 0.25  # of the memory, for test images, where those are streamed
-_RUNNING = 2  # pieces of a group on the devices: one in use, one waiting
+_RUNNING = 2  # pieces on a group's devices: one in use, one waiting
+_ORIGINALS = "; originals being decoded, one a thread, come on top"
 
 
 class Streamed:
@@ -36,32 +38,19 @@ class Streamed:
     batch_axis = 0
 
     def __init__(self, experiment: Experiment):
-        """Prepare; reading starts with the first piece.
-
-        Raises:
-          ConfigError: `config.data.stream_memory_mib` is too small; gives the numbers.
-        """
+        """Prepare; reading starts with the first piece."""
         config, dataset = experiment.config, experiment.dataset
+        groups, ticks = experiment.groups, experiment.ticks
         self._experiment = experiment
         self._reads = PlanReads(experiment)
-        longest = max(
-            tick.stop - tick.start
-            for tick in experiment.ticks
-            if not isinstance(tick, Evaluate)
-        )
-        mib = _train_memory_mib(config.data, dataset.test)
-        size = self._reads.step_bytes()
-        self._ahead = affordable(
-            mib,
-            size,
-            held=longest if config.compose == "scan" else 1,
-            remedy="raise it, or lower config.chunk_steps or config.data.batch_size",
-        )
+        self._ahead = stream_memory.steps_ahead(config, dataset, groups, ticks)
         _log.info(
-            "reading ahead %d steps of %.3g MiB, at most %g MiB with those in use",
+            "each process reads ahead %d steps of %.3g MiB, at most %g MiB with those "
+            "in use%s",
             self._ahead,
-            size / MIB,
-            mib,
+            stream_memory.step_bytes(config, dataset, groups, ticks) / MIB,
+            stream_memory.train_memory_mib(config.data, dataset),
+            "" if isinstance(dataset.train, Split) else _ORIGINALS,
         )
         self._iterator: Any = None
         self._next = 0
@@ -84,7 +73,7 @@ class Streamed:
 
     def started(self, group: SeedGroup, outputs: object) -> None:
         """Remember what to wait for before more images are brought."""
-        self._running[group.seeds].append(jax.tree.leaves(outputs)[0])
+        self._running[group.devices].append(jax.tree.leaves(outputs)[0])
 
     def close(self) -> None:
         """End the threads; those amid a step finish it."""
@@ -119,7 +108,7 @@ class Streamed:
 
     def _wait(self, group: SeedGroup) -> None:
         # Without it a host that reads faster than the device fills the device's memory.
-        running = self._running[group.seeds]
+        running = self._running[group.devices]
         while len(running) >= _RUNNING:
             jax.block_until_ready(running.popleft())
 
@@ -130,7 +119,7 @@ class Streamed:
         number = np.arange(steps * reads * per_device, dtype=np.int32)
         number = number.reshape(steps, reads, per_device)
         number = np.where(index < 0, np.int32(-1), number)
-        views = views_of(self._experiment, segment)
+        views = views_of(self._experiment.config, segment)
         slots: list[dict[str, Slots]] = []
         for s in range(len(group.seeds)):
             slots.append({})
@@ -161,16 +150,10 @@ def eval_batches(test: Source, config: DataConfig) -> Iterator[np.ndarray]:
     The last batch is filled up with zeros.
 
     Raises:
-      ConfigError: `config.stream_memory_mib` is too small; gives the numbers.
       DataError: an image that cannot be read; names the file.
     """
     size, count = config.eval_batch_size, len(test.label)
-    ahead = affordable(
-        _EVAL_SHARE * config.stream_memory_mib,
-        int(np.prod(test.shape)),
-        held=size,
-        remedy="raise it, or lower config.data.eval_batch_size",
-    )
+    ahead = stream_memory.tests_ahead(config, test)
     reads = _EvalReads(test, host_crop.host_crop_of(config, test.shape[0]))
     images = read_ahead(reads, 0, config.stream_threads, ahead)
     try:
@@ -181,9 +164,3 @@ def eval_batches(test: Source, config: DataConfig) -> Iterator[np.ndarray]:
             yield batch
     finally:
         images.close()
-
-
-def _train_memory_mib(config: DataConfig, test: Split | Source) -> float:
-    """Return how much of the memory training images may take."""
-    share = 1.0 if isinstance(test, Split) else 1.0 - _EVAL_SHARE
-    return share * config.stream_memory_mib

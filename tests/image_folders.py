@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from spaced_kd.data import imagenet, tfds_folder
-from spaced_kd.data.imagenet import Release
+from spaced_kd.data.imagenet import CompleteCopy
 
 CLASSES = ("n00000001", "n00000002", "n00000003", "n00000004")
 
@@ -92,5 +92,5 @@ LAYOUTS = {"folders": write_folders, "tars": write_tars, "records": write_record
 
 def loader(train, test, classes=CLASSES):
     """Return a `load` for so many images a class."""
-    release = Release(classes, train * len(classes), test * len(classes))
-    return lambda config: imagenet.load_classes("pictures", config, release)
+    complete = CompleteCopy(classes, train * len(classes), test * len(classes))
+    return lambda config: imagenet.load_classes("pictures", config, complete)

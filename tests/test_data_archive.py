@@ -39,6 +39,7 @@ def entry(name, content=b"", **fields):
         "method": 8,
         "mode": 0,
         "at": None,
+        "extra": b"",
     }
     return values | fields
 
@@ -64,8 +65,9 @@ def zip_bytes(entries) -> bytes:
             out += b"PK\3\4" + both + struct.pack("<HH", len(local), 0) + local
             out += e["packed"]
         listed += b"PK\1\2" + struct.pack("<H", 0x314) + both
-        listed += struct.pack("<HHHHHLL", len(name), 0, 0, 0, 0, e["mode"] << 16, at)
-        listed += name
+        extra, mode = e["extra"], e["mode"] << 16
+        listed += struct.pack("<HHHHHLL", len(name), len(extra), 0, 0, 0, mode, at)
+        listed += name + extra
     start, count = len(out), len(entries)
     end = struct.pack("<HHHHLLH", 0, 0, count, count, len(listed), start, 0)
     return bytes(out + listed + b"PK\5\6" + end)
@@ -228,6 +230,16 @@ def test_a_headers_header_cannot_fill_the_memory(write, kind, size):
     assert reads and max(reads) <= 1 << 20 and min(reads) > 0
 
 
+def test_a_headers_header_that_is_too_large_is_found_by_the_member_before(write):
+    """It has no name of its own yet; among thousands of members, where is it?"""
+    info, _ = member("x", type=tarfile.XHDTYPE)
+    info.size = 1 << 28
+    content = tar_bytes(good_members()).rstrip(b"\0")
+    content += bytes(-len(content) % 512) + info.tobuf(tarfile.GNU_FORMAT)
+    path = write(content + bytes(1 << 20))
+    fails(lambda: read_members(path, GOOD, LIMITS), "headers behind member 'empty'")
+
+
 def test_headers_of_headers_end_in_one_line(write):
     """Each is read inside the last; a thousand exhaust Python's stack."""
     info, _ = member("x", type=tarfile.GNUTYPE_LONGNAME)
@@ -365,6 +377,35 @@ def test_members_that_share_bytes_are_refused(write):
     fails(lambda: ZipArchive(write(zip_bytes([first, shared])), LIMITS), "overlap")
     inside = entry("b", TEXT, at=40)
     fails(lambda: ZipArchive(write(zip_bytes([first, inside])), LIMITS), "'b'")
+
+
+def second_name(name, other):
+    """Return a member that an extra field, Info-ZIP's 0x7075, gives another name."""
+    content = struct.pack("<BL", 1, zlib.crc32(name.encode())) + other.encode()
+    extra = struct.pack("<HH", 0x7075, len(content)) + content
+    return entry(name, name.encode(), extra=extra)
+
+
+@pytest.mark.parametrize("other", ["one", "../../one"])
+def test_a_second_name_in_an_extra_field_is_never_used(write, other):
+    """Python from 3.12 on calls the member by it, past every look at names."""
+    path = write(zip_bytes([entry("one", b"1"), second_name("two", other)]))
+    with zipfile.ZipFile(path) as python:
+        renamed = "two" not in python.namelist()
+    if renamed:
+        fails(lambda: read_zip(path), "refused", "'two' is also called", other)
+    else:
+        assert read_zip(path) == {"one": b"1", "two": b"two"}
+
+
+def test_a_member_beyond_the_end_is_refused_before_memory_is_taken(write):
+    """The size that is read is the packed one, which no limit on content looks at."""
+    extra = struct.pack("<HHQ", 1, 8, 1 << 62)  # zip64
+    far = entry("far", b"x", packed_size=0xFFFFFFFF, extra=extra)
+    path = write(zip_bytes([entry("near", b"y"), far]))
+    fails(lambda: ZipArchive(path, LIMITS), "refused", "'far' ends at byte 46116860")
+    cut = entry("x", b"y" * 9, method=0, packed=b"", packed_size=1 << 20)
+    fails(lambda: ZipArchive(write(zip_bytes([cut])), LIMITS), "'x' ends at byte")
 
 
 def test_damaged_zips_are_one_line(write):

@@ -151,6 +151,18 @@ def test_a_read_only_data_folder_is_cached_in_the_home(tmp_path, home, caplog):
     assert not caplog.records
 
 
+def test_a_copy_that_may_not_be_read_is_done_without(tmp_path, monkeypatch, caplog):
+    """The data can be read, after all; a copy beside them is only faster."""
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache.Path, "is_file", refuse)
+        same(cache.cached(tmp_path, "x-1", Maker()))
+    assert "unreadable" in caplog.text and "Permission denied" in caplog.text
+
+
 def test_the_default_home_is_dot_cache(tmp_path, monkeypatch):
     """Unset and relative settings both mean ~/.cache (XDG base directory rules)."""
     monkeypatch.setenv("HOME", str(tmp_path / "me"))

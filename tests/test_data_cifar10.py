@@ -10,7 +10,7 @@ from etils import epath
 
 from spaced_kd import data
 from spaced_kd.config import DataConfig
-from spaced_kd.data import augment_spec, cifar10, tfds_folder, tfrecord, tiny_imagenet
+from spaced_kd.data import augment_spec, cifar10, tfds_folder, tfrecord
 from spaced_kd.data.cifar10 import OFFICIAL
 from spaced_kd.data.cifar_archive import prepare
 
@@ -209,7 +209,7 @@ def test_an_incomplete_archive_is_refused(tmp_path, tables, words):
 def test_without_network_one_line_says_what_to_put_where(tmp_path):
     """The message must name this data set's file, not CIFAR-100's."""
     load = lambda: cifar10.load(DataConfig(dir=str(tmp_path)))
-    fails(load, "CIFAR-10 is not in", OFFICIAL.url, tmp_path, "has cifar10 prepared")
+    fails(load, "CIFAR-10 is not in", OFFICIAL.url, tmp_path, "cifar-10-batches-py")
 
 
 def test_the_official_release_is_the_published_one():
@@ -228,4 +228,3 @@ def test_a_normalization_that_has_a_data_sets_name_is_the_data_sets_own():
     """`config.data.normalization` writes the same constants a second time."""
     named = augment_spec.NORMALIZATIONS
     assert named["cifar10"] == (OFFICIAL.mean, OFFICIAL.std)
-    assert named["imagenet"] == (tiny_imagenet.MEAN, tiny_imagenet.STD)

@@ -19,7 +19,7 @@ from spaced_kd.config import DataConfig
 from spaced_kd.data import array_pickle, cifar100, cifar_archive, download
 from spaced_kd.data.cifar100 import OFFICIAL
 from spaced_kd.data.cifar_archive import prepare
-from spaced_kd.data.cifar_release import Release
+from spaced_kd.data.cifar_release import CifarRelease
 from spaced_kd.errors import DataError, StorageError
 
 URL = "https://example.org/cifar-100-python.tar.gz"
@@ -58,7 +58,7 @@ def archive_bytes(members) -> bytes:
     return tar_bytes(members, "w:gz")
 
 
-def release_of(content: bytes, **fields) -> Release:
+def release_of(content: bytes, **fields) -> CifarRelease:
     values = {
         "url": URL,
         "size": len(content),

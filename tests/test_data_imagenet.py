@@ -1,7 +1,10 @@
 """ImageNet on disk: three layouts, one order; what is missing or damaged is named."""
 
 import io
+import os
 import shutil
+import struct
+import zlib
 
 import image_folders
 import numpy as np
@@ -11,7 +14,7 @@ from PIL import Image
 
 from spaced_kd import data
 from spaced_kd.config import DataConfig
-from spaced_kd.data import contents, imagenet, imagenet100
+from spaced_kd.data import contents, image_list, imagenet, imagenet100, record_images
 from spaced_kd.errors import DataError
 
 TRAIN, TEST = 3, 2
@@ -132,6 +135,57 @@ def test_a_damaged_image_is_named(load, tmp_path, layout, damage):
     dataset = load()
     one_line(lambda: dataset.train.open(7), tmp_path, name, "damaged")
     dataset.train.open(6)
+
+
+def grey_png(width, height):
+    """Return a PNG file that says its size and holds no pixel."""
+
+    def chunk(kind, content=b""):
+        checksum = struct.pack(">L", zlib.crc32(kind + content))
+        return struct.pack(">L", len(content)) + kind + content + checksum
+
+    header = chunk(b"IHDR", struct.pack(">LLBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT") + chunk(b"IEND")
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        ((8192, 8193), ("8192x8193 pixels", "67,108,864")),
+        ((1 << 20, 1 << 20), ("damaged", "DecompressionBomb")),
+        ((8192, 8192), ("damaged", "OSError")),  # as many as allowed: it is decoded
+    ],
+)
+def test_a_huge_image_is_refused_before_it_is_decoded(load, tmp_path, size, words):
+    """A file of 60 bytes must not take gigabytes, once for every thread."""
+    assert image_list.MOST_PIXELS == 8192 * 8192
+    files = image_folders.make_files(TRAIN, TEST)
+    name = f"{CLASSES[2]}_train_1.JPEG"
+    files["train"][CLASSES[2]][name] = grey_png(*size)
+    LAYOUTS["folders"](tmp_path, files)
+    dataset = load()
+    one_line(lambda: dataset.train.open(7), tmp_path, name, *words)
+
+
+def test_what_the_file_system_refuses_is_named(load, tmp_path, monkeypatch):
+    """Links that lead nowhere and folders of others: common on a cluster's disks."""
+    one_line(lambda: load(dir=str(tmp_path / ("x" * 300))), "x" * 300, "too long")
+    LAYOUTS["folders"](tmp_path, FILES)
+    link = tmp_path / "train" / CLASSES[1] / "link.JPEG"
+    link.symlink_to(tmp_path / "nowhere")
+    one_line(load, link, "No such file")
+    link.unlink()
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    one_line(load, tmp_path / "train" / CLASSES[0], "cannot be read: Permission denied")
+
+
+def test_records_without_an_image_are_refused(tmp_path):
+    store = record_images._Records(tmp_path, "train", [])
+    one_line(lambda: record_images._listing(store), tmp_path, "train holds no image")
 
 
 def test_a_file_that_has_gone_is_named(load, tmp_path):

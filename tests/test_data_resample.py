@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spaced_kd.data.resample import Box, centre_crop, resize, shorter_side
+from spaced_kd.data.geometry import shorter_side
+from spaced_kd.data.resample import Box, centre_crop, resize
 
 COUNT = 60
 rng = np.random.default_rng(0)

@@ -281,25 +281,41 @@ def test_memory_stays_within_the_bound(build, monkeypatch):
 
 
 def test_too_little_memory_is_refused_with_the_numbers(build):
-    """A step that does not fit must not start to swap."""
+    """Before anything is written, not an epoch later; other data are no remedy."""
     with pytest.raises(ConfigError) as error:
-        Streamed(build(SPACED, chunk_steps=15))
-    # 15 + 2 steps of 48 KiB are 0.797 MiB.
-    assert "stream_memory_mib leaves 0.75 MiB, room for 16" in str(error.value)
-    assert "17 are needed (0.7969 MiB)" in str(error.value)
-    assert "chunk_steps" in str(error.value)
-    parts = build(SPACED, data__eval_batch_size=90)
-    batches = streamed.eval_batches(parts.dataset.test, parts.config.data)
-    with pytest.raises(ConfigError, match=r"92 are needed .*eval_batch_size"):
-        next(batches)
+        build(SPACED, chunk_steps=15)
+    # 15 + 2 steps of 48 KiB are 0.797 MiB, three quarters of 1.06.
+    message = str(error.value)
+    assert "stream_memory_mib=1 leaves 0.75 MiB, room for 16" in message
+    assert "17 are needed; raise it to 2 or more" in message
+    build(SPACED, chunk_steps=15, data__stream_memory_mib=2)
+    # Two batches of 90 and two images more, of 3 KiB: 0.533 MiB, a quarter of 2.13.
+    with pytest.raises(ConfigError, match=r"room for 85 .* 182 are .* to 3 or more"):
+        build(SPACED, data__eval_batch_size=90)
+    build(SPACED, data__eval_batch_size=90, data__stream_memory_mib=3)
+
+
+def test_groups_that_share_devices_share_their_room(build, monkeypatch):
+    """Two pieces lie on a device, however many repetitions take turns there."""
+    parts = build(SPACED, num_epochs=1, num_seeds=3)
+    assert len({group.devices for group in parts.groups}) == 1 < len(parts.groups)
+    feed, waited = Streamed(parts), []
+    monkeypatch.setattr(streamed.jax, "block_until_ready", waited.append)
+    for number, group in enumerate(parts.groups):
+        feed.piece(group, parts.ticks[0])
+        feed.started(group, number)
+        assert waited == list(range(number - 1))
+    feed.close()
 
 
 def test_the_bound_is_told_once(build, caplog):
+    """For a process: a cluster's node may have several of them."""
     with caplog.at_level(logging.INFO, "spaced_kd"):
         Streamed(build(SPACED))
-    lines = [line for line in caplog.messages if "reading ahead" in line]
+    lines = [line for line in caplog.messages if "reads ahead" in line]
     assert lines == [
-        "reading ahead 11 steps of 0.0469 MiB, at most 0.75 MiB with those in use"
+        "each process reads ahead 11 steps of 0.0469 MiB, at most 0.75 MiB with those "
+        "in use; originals being decoded, one a thread, come on top"
     ]
 
 

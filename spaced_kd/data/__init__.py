@@ -14,8 +14,10 @@ from spaced_kd.data import (
     fake,
     imagenet,
     imagenet100,
+    roots,
     tiny_imagenet,
 )
+from spaced_kd.errors import DataError, one_line
 from spaced_kd.types import Dataset, Source, Split
 
 DATASETS = {
@@ -43,9 +45,9 @@ def load(config: DataConfig) -> Dataset:
 
     Raises:
       ConfigError: unknown name, or a subset that cannot be drawn.
-      DataError: missing, incomplete or malformed data.
+      DataError: missing, incomplete, unreadable or malformed data.
     """
-    dataset = registry.lookup(DATASETS, config.name, "config.data.name")(config)
+    dataset = _loaded(config)
     contents.check(dataset)
     train, test = _subset(config, dataset, "train"), _subset(config, dataset, "test")
     fingerprint = contents.fingerprint(train, test)
@@ -59,6 +61,19 @@ def load(config: DataConfig) -> Dataset:
             len(test.label),
         )
     return dataset
+
+
+def _loaded(config: DataConfig) -> Dataset:
+    loader = registry.lookup(DATASETS, config.name, "config.data.name")
+    try:
+        return loader(config)
+    # A link that leads nowhere, a folder without permission, a disk that fails: any of
+    # a loader's many looks at the file system may meet it.
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or roots.data_root(config)} cannot be read: "
+            f"{error.strerror or one_line(error)}; mend or remove it."
+        ) from error
 
 
 def _subset(config: DataConfig, dataset: Dataset, which: str) -> Split | Source:

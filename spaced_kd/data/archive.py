@@ -59,6 +59,7 @@ class Gate:
         self._packed = path.stat().st_size
         self._seen: set[str] = set()
         self._total = 0
+        self.last = ""  # member that was admitted
 
     def admit(self, name: str, size: int, problem: str = "") -> None:
         """Look at the next member.
@@ -78,6 +79,7 @@ class Gate:
         if problem:
             raise DataError(f"{self._path} is refused: member {name!r} {problem}.")
         self._seen.add(key)
+        self.last = name
 
     def _name_problem(self, name: str, key: str) -> str:
         if not name:
@@ -159,7 +161,7 @@ def _members(
     path: Path, source: io.BufferedIOBase, limits: Limits
 ) -> Iterator[tarfile.TarInfo]:
     gate = Gate(path, limits)
-    headers = _Headers(path, source, limits.members)
+    headers = _Headers(path, source, limits.members, gate)
     # "r:" reads plain tar only; what decompresses is the caller's choice.
     with tarfile.open(fileobj=headers, mode="r:") as archive:
         for member in archive:
@@ -178,13 +180,15 @@ def _kind_problem(member: tarfile.TarInfo) -> str:
 class _Headers(io.RawIOBase):
     """What `tarfile` reads: headers. It would read one of gigabytes in one piece."""
 
-    def __init__(self, path: Path, source: io.BufferedIOBase, members: int):
-        self._path, self._source = path, source
+    def __init__(self, path: Path, source: io.BufferedIOBase, members: int, gate: Gate):
+        self._path, self._source, self._gate = path, source, gate
         self._left = _HEADER_BYTES + _HEADER_BYTES_EACH * members
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= self._left:
-            raise DataError(f"{self._path} is refused: its headers are too large.")
+            last = self._gate.last
+            where = f"behind member {last!r}" if last else "of the first member"
+            raise DataError(f"{self._path} is refused: headers {where} are too large.")
         self._left -= size
         return self._source.read(size)
 

@@ -11,9 +11,10 @@ import numpy as np
 from spaced_kd.data.augment_spec import AugmentSpec
 from spaced_kd.data.crop_flip_rotate import draw, source_pixels
 from spaced_kd.data.erasing import cutout, erase
+from spaced_kd.data.geometry import shorter_side
 from spaced_kd.data.policies import apply_policy
 from spaced_kd.data.rectangles import crop_boxes
-from spaced_kd.data.resample import centre_crop, resize, shorter_side
+from spaced_kd.data.resample import centre_crop, resize
 from spaced_kd.types import Batch
 
 # What an example's random numbers are for. `crop_flip_rotate.draw` splits the same key

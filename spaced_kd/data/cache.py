@@ -64,9 +64,9 @@ def _folders(root: Path) -> Iterator[Path]:
 
 
 def _read(path: Path) -> Arrays | None:
-    if not path.is_file():
-        return None
     try:
+        if not path.is_file():
+            return None
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         if arrays.pop(_DIGEST).tobytes() == _digest(arrays):
@@ -76,7 +76,9 @@ def _read(path: Path) -> Arrays | None:
     # decoded again.
     except Exception as error:  # noqa: BLE001
         problem = repr(error)
-    logger.warning("%s is damaged (%s); decoding the data again.", path, problem)
+    logger.warning(
+        "%s is damaged or unreadable (%s); decoding the data again.", path, problem
+    )
     return None
 
 

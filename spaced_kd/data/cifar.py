@@ -4,12 +4,12 @@ from pathlib import Path
 
 from spaced_kd.config import DataConfig
 from spaced_kd.data import cache, cifar_archive, contents, tfds_folder
-from spaced_kd.data.cifar_release import SHAPE, Release
+from spaced_kd.data.cifar_release import SHAPE, CifarRelease
 from spaced_kd.data.roots import data_root
 from spaced_kd.types import Dataset, Split
 
 
-def load_release(config: DataConfig, release: Release) -> Dataset:
+def load_release(config: DataConfig, release: CifarRelease) -> Dataset:
     """Return the data set; prepare, decode and cache it where that is not done yet.
 
     A folder prepared by TFDS (array_record or TFRECORD) is taken as it is, else one is
@@ -42,7 +42,7 @@ def load_release(config: DataConfig, release: Release) -> Dataset:
     )
 
 
-def _decode(folder: Path, release: Release) -> cache.Arrays:
+def _decode(folder: Path, release: CifarRelease) -> cache.Arrays:
     cache.logger.info("Decoding the images in %s (once, about 10 s).", folder)
     arrays = {}
     for which, split in tfds_folder.read(folder, SHAPE).items():

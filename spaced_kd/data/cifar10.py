@@ -2,12 +2,12 @@
 
 from spaced_kd.config import DataConfig
 from spaced_kd.data import cifar
-from spaced_kd.data.cifar_release import Labels, Release
+from spaced_kd.data.cifar_release import CifarRelease, Labels
 from spaced_kd.types import Dataset
 
 # The page publishes an MD5 only, c58f30108f718f92721af3b95e74349a. Size and SHA-256 are
 # those that torchvision's prototype data sets and other public projects give for it.
-OFFICIAL = Release(
+OFFICIAL = CifarRelease(
     name="cifar10",
     title="CIFAR-10",
     url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
@@ -31,6 +31,6 @@ OFFICIAL = Release(
 )
 
 
-def load(config: DataConfig, release: Release = OFFICIAL) -> Dataset:
+def load(config: DataConfig, release: CifarRelease = OFFICIAL) -> Dataset:
     """Return the data set; see `cifar.load_release`."""
     return cifar.load_release(config, release)

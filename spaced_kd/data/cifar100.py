@@ -2,12 +2,12 @@
 
 from spaced_kd.config import DataConfig
 from spaced_kd.data import cifar
-from spaced_kd.data.cifar_release import Labels, Release
+from spaced_kd.data.cifar_release import CifarRelease, Labels
 from spaced_kd.types import Dataset
 
 # The page publishes an MD5 only. Size and SHA-256 are those that Keras and several
 # public mirrors give for the same file (the one with that MD5).
-OFFICIAL = Release(
+OFFICIAL = CifarRelease(
     name="cifar100",
     title="CIFAR-100",
     url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
@@ -29,6 +29,6 @@ OFFICIAL = Release(
 )
 
 
-def load(config: DataConfig, release: Release = OFFICIAL) -> Dataset:
+def load(config: DataConfig, release: CifarRelease = OFFICIAL) -> Dataset:
     """Return the data set with its fine labels; see `cifar.load_release`."""
     return cifar.load_release(config, release)

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from spaced_kd.data import archive, tfds_folder
-from spaced_kd.data.cifar_release import SHAPE, Release
+from spaced_kd.data.cifar_release import SHAPE, CifarRelease
 from spaced_kd.data.cifar_tables import Table, read_names, read_table
-from spaced_kd.data.download import download, verify
+from spaced_kd.data.download import download_archive, verify
 from spaced_kd.errors import DataError, StorageError
 
 _FILE_BYTES = 1 << 28  # the largest, CIFAR-100's `train`, has 155 MB
@@ -24,7 +24,7 @@ _VERSION = "3.0.2"  # of the TFDS layout that is written
 logger = logging.getLogger("spaced_kd")
 
 
-def prepare(root: Path, release: Release) -> Path:
+def prepare(root: Path, release: CifarRelease) -> Path:
     """Make the folder `<root>/<name>/3.0.2` and return it.
 
     Takes the extracted folder or its archive where one of them lies in `root`, else
@@ -69,7 +69,7 @@ def _move(fresh: Path, final: Path) -> None:
             raise
 
 
-def _files(root: Path, staging: Path, release: Release) -> dict[str, bytes]:
+def _files(root: Path, staging: Path, release: CifarRelease) -> dict[str, bytes]:
     tables = [name for names in release.files.values() for name in names]
     wanted = [*tables, release.names_file]
     folder, path = root / release.folder, root / release.archive
@@ -79,12 +79,12 @@ def _files(root: Path, staging: Path, release: Release) -> dict[str, bytes]:
         verify(path, release.size, release.sha256)
     else:
         path = staging / path.name
-        _download(root, path, release)
+        download_archive(release, path, root, release.title, release.folder)
     members = archive.read_members(path, [f"{release.folder}/{n}" for n in wanted])
     return {name: members[f"{release.folder}/{name}"] for name in wanted}
 
 
-def _read_file(path: Path, release: Release) -> bytes:
+def _read_file(path: Path, release: CifarRelease) -> bytes:
     if not path.is_file():
         raise DataError(f"{path} is missing; unpack {release.archive} again.")
     if path.stat().st_size > _FILE_BYTES:
@@ -92,19 +92,7 @@ def _read_file(path: Path, release: Release) -> bytes:
     return path.read_bytes()
 
 
-def _download(root: Path, target: Path, release: Release) -> None:
-    logger.info("Downloading %s (%d bytes).", release.url, release.size)
-    try:
-        download(release.url, target, release.size, release.sha256)
-    except DataError as error:
-        raise DataError(
-            f"{release.title} is not in {root} and cannot be downloaded: {error} Put "
-            f"the file {release.url} into that folder, or set --config.data.dir or "
-            f"TFDS_DATA_DIR to a folder that has {release.name} prepared."
-        ) from error
-
-
-def _write(folder: Path, files: dict[str, bytes], release: Release) -> None:
+def _write(folder: Path, files: dict[str, bytes], release: CifarRelease) -> None:
     splits = {
         which: [
             read_table(files[name], release.labels, f"{release.folder}/{name}")

@@ -25,7 +25,7 @@ class Labels:
 
 
 @dataclasses.dataclass(frozen=True)
-class Release:
+class CifarRelease:
     """One published archive and what it holds.
 
     name: of the data set, as in TFDS and in `DATASETS`.

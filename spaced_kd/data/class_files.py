@@ -5,7 +5,6 @@ official archive of ImageNet's training images holds, and needs no million small
 """
 
 import dataclasses
-import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -57,20 +56,23 @@ def open_split(
     """Return the images of a split, class by class, each class sorted by file name.
 
     So a seed means the same run with folders and with tar files. What the folders or
-    tar files hold is listed once and kept (`cache`); the copy is made again when a
-    class's folder or tar file has changed. Files with other endings than .JPEG, .jpg
-    and .png are passed over.
+    tar files hold is listed once and kept (`cache`), and listed again when a tar file
+    has another size or time, or when a file came into a class's folder, left it or got
+    another name. An image that was overwritten in its folder is not noticed: its new
+    content is read, but its old size stays in the data set's fingerprint until the
+    folder `spaced_kd_cache` is deleted. Files with other endings than .JPEG, .jpg and
+    .png are passed over.
 
     Args:
       folder: of the split.
-      classes: names of the classes; the place in it is the label.
+      classes: names of the classes, sorted; the place in it is the label.
       shape: see `types.Source`.
 
     Raises:
       DataError: a class that is not there or empty, or a damaged tar file.
     """
     store, list_one = _store(folder, classes)
-    name = f"{folder.name}-{_stamp(store.paths)}"
+    name = f"{folder.name}-{cache.key(folder, store.paths)}"
     make = lambda: image_list.to_arrays(_listing(store.paths, list_one))
     arrays = cache.cached(folder.parent, name, make)
     return ListedImages(image_list.from_arrays(arrays), store, shape)
@@ -96,14 +98,6 @@ def _require(folder: Path, classes: Sequence[str], found: Iterable[bool]) -> Non
             f"{folder} has neither a folder '{missing[0]}' of images nor a tar file "
             f"'{missing[0]}.tar'; {len(missing)} of {len(classes)} classes are missing."
         )
-
-
-def _stamp(paths: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        stat = path.stat()
-        digest.update(f"{path.name}/{stat.st_size}/{stat.st_mtime_ns}/".encode())
-    return digest.hexdigest()[:16]
 
 
 def _listing(paths: Sequence[Path], list_one: Callable[[Path], _Found]) -> Listing:

@@ -97,6 +97,9 @@ def _angle(key: jax.Array, spec: AugmentSpec) -> jax.Array:
 def _rotate(row, column, angle, height: int, width: int):
     """Trace pixels back through a rotation about the centre, as Pillow does.
 
+    `warp` cannot stand in for it: its fractions are finer than the 16 bits with which
+    Pillow rotates to the nearest pixel, so that other pixels would be chosen.
+
     Explicit scalar arithmetic on integers, and no batched matrix-vector product:
     jaxlib 0.10 returns silently wrong numbers for some of those on CPU (jax #39103).
     """

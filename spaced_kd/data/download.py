@@ -1,16 +1,60 @@
-"""Download one file whose size and SHA-256 are known beforehand, over https only."""
+"""Download files whose size and SHA-256 are known beforehand, over https only."""
 
 import hashlib
 import http.client
+import logging
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 from spaced_kd.errors import DataError
 
 _TIMEOUT_SECONDS = 10  # to connect, and between two pieces
 _PIECE_BYTES = 1 << 20
+
+logger = logging.getLogger("spaced_kd")
+
+
+class Published(Protocol):
+    """A file as its publisher gives it. url: https; size: bytes; sha256: hex."""
+
+    @property
+    def url(self) -> str: ...  # noqa: D102
+
+    @property
+    def size(self) -> int: ...  # noqa: D102
+
+    @property
+    def sha256(self) -> str: ...  # noqa: D102
+
+
+def download_archive(
+    published: Published, target: Path, root: Path, title: str, folder: str
+) -> None:
+    """Write a data set's archive to `target`; tell what else would do if that fails.
+
+    Args:
+      published: the archive.
+      target: a new file.
+      root: where the data set was looked for.
+      title: of the data set, for people.
+      folder: the archive's only one, which is as good when it lies in `root`.
+
+    Raises:
+      DataError: unreachable, or not the expected content.
+      OSError: `target` cannot be written.
+    """
+    logger.info("Downloading %s (%d bytes).", published.url, published.size)
+    try:
+        download(published.url, target, published.size, published.sha256)
+    except DataError as error:
+        raise DataError(
+            f"{title} is not in {root} and cannot be downloaded: {error} Put the file "
+            f"{published.url} or the folder {folder} extracted from it into that "
+            "folder, or set --config.data.dir or TFDS_DATA_DIR to one that has it."
+        ) from error
 
 
 class _HttpsRedirects(urllib.request.HTTPRedirectHandler):

@@ -13,9 +13,13 @@ import numpy as np
 from PIL import Image
 
 from spaced_kd.config import DataConfig
-
-_ASPECTS = (3 / 4, 4 / 3)  # width / height of a random crop
-_TRIES = 10
+from spaced_kd.data.geometry import (
+    ASPECTS,
+    TRIES,
+    centre_start,
+    centred_box,
+    shorter_side,
+)
 
 Draws = Callable[[], float]
 """Returns a new uniform number in [0, 1) at each call."""
@@ -79,12 +83,9 @@ def eval_pixels(image: Image.Image, crop: HostCrop) -> np.ndarray:
     side, shorter = crop.side, crop.eval_resize
     if not shorter:
         return _resized(image, (side, side), crop.resample)
-    width, height = image.size
-    least = min(width, height)
-    # The longer side is cut down to an integer, the corner rounded: as torchvision.
-    size = int(shorter * width / least), int(shorter * height / least)
-    left, top = (round((length - side) / 2) for length in size)
-    pixels = _resized(image, size, crop.resample)
+    height, width = shorter_side(image.height, image.width, shorter)
+    top, left = centre_start(height, side), centre_start(width, side)
+    pixels = _resized(image, (width, height), crop.resample)
     return pixels[top : top + side, left : left + side]
 
 
@@ -101,8 +102,8 @@ def random_box(width: int, height: int, least_share: float, draw: Draws) -> Box:
       least_share: in (0, 1].
       draw: decides.
     """
-    low, high = map(math.log, _ASPECTS)
-    for _ in range(_TRIES):
+    low, high = map(math.log, ASPECTS)
+    for _ in range(TRIES):
         area = width * height * (least_share + (1 - least_share) * draw())
         aspect = math.exp(low + (high - low) * draw())
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
@@ -110,12 +111,7 @@ def random_box(width: int, height: int, least_share: float, draw: Draws) -> Box:
             top = int(draw() * (height - h + 1))
             left = int(draw() * (width - w + 1))
             return left, top, left + w, top + h
-    w, h = width, height
-    if width / height < _ASPECTS[0]:
-        h = round(width / _ASPECTS[0])
-    elif width / height > _ASPECTS[1]:
-        w = round(height * _ASPECTS[1])
-    left, top = (width - w) // 2, (height - h) // 2
+    top, left, h, w = centred_box(height, width)
     return left, top, left + w, top + h
 
 

@@ -17,6 +17,13 @@ from spaced_kd.errors import DataError, one_line
 # One image of ImageNet's training split is a PNG file with the ending of a JPEG.
 _FORMATS = ("JPEG", "PNG")
 
+MOST_PIXELS = 1 << 26
+"""Width times height of an image; a larger one is refused before it is decoded.
+
+Pillow holds each pixel in 4 bytes: 256 MiB, and for a moment twice, once as stored and
+once as RGB. Photographs of ImageNet have 0.2 million pixels in the mean.
+"""
+
 
 class Listing(NamedTuple):
     """What is known of N images without reading them.
@@ -75,7 +82,8 @@ class ListedImages:
         """Return image `row` as RGB: grey, CMYK and palette images are converted.
 
         Raises:
-          DataError: it cannot be read or decoded; names the file.
+          DataError: it cannot be read or decoded, or has more than `MOST_PIXELS`;
+            names the file.
         """
         name, size, _, holder, offset = (array[row] for array in self.listing)
         entry = Entry(os.fsdecode(name), int(size), int(holder), int(offset))
@@ -86,12 +94,23 @@ class ListedImages:
             raise DataError(f"{what}: {error.strerror or error}.") from error
         try:
             with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+                self._refuse_huge(image, entry)
                 return image.convert("RGB")
+        except DataError:
+            raise
         # Pillow's decoders raise whatever they meet in a damaged file.
         except Exception as error:
             what = f"{self.store.where(entry)} is damaged or not an image"
             why = f"{type(error).__name__}: {one_line(error)}"
             raise DataError(f"{what} ({why}).") from error
+
+    def _refuse_huge(self, image: Image.Image, entry: Entry) -> None:
+        width, height = image.size
+        if width * height > MOST_PIXELS:
+            raise DataError(
+                f"{self.store.where(entry)} has {width}x{height} pixels, more than "
+                f"{MOST_PIXELS:,}; make it smaller."
+            )
 
     def identities(self) -> list[bytes]:
         """Return each image's file name and size."""

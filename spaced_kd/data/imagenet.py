@@ -22,7 +22,7 @@ _SPLITS = (("train", "train", "train"), ("test", "val", "validation"))
 
 
 @dataclasses.dataclass(frozen=True)
-class Release:
+class CompleteCopy:
     """What a complete copy holds.
 
     classes: WordNet ids, sorted; the place is the label.
@@ -34,23 +34,23 @@ class Release:
     test: int
 
 
-def load(config: DataConfig, release: Release | None = None) -> Dataset:
+def load(config: DataConfig, complete: CompleteCopy | None = None) -> Dataset:
     """Return the data set; its images are read on demand.
 
     Args:
       config: `dir` says where to look, else $TFDS_DATA_DIR, else
         ~/tensorflow_datasets; `image_size` is the side of what the networks see, 224
         where it is 0.
-      release: the size of a complete copy; None: the official one.
+      complete: the size of a complete copy; None: the official one.
 
     Raises:
       DataError: not there, damaged, or not all of it.
     """
-    release = release or Release(official_classes(), 1_281_167, 50_000)
-    return load_classes("imagenet", config, release)
+    complete = complete or CompleteCopy(official_classes(), 1_281_167, 50_000)
+    return load_classes("imagenet", config, complete)
 
 
-def load_classes(name: str, config: DataConfig, release: Release) -> Dataset:
+def load_classes(name: str, config: DataConfig, complete: CompleteCopy) -> Dataset:
     """Return ImageNet, or the part of it that consists of some classes.
 
     Images lie in `dir`, either as `train/<class>/*.JPEG` and `val/<class>/*.JPEG`, or
@@ -64,10 +64,10 @@ def load_classes(name: str, config: DataConfig, release: Release) -> Dataset:
     root = data_root(config)
     splits = {}
     for split, folder, record_split in _SPLITS:
-        images = _open_split(root, folder, record_split, config, release)
-        _check_count(f"{name} {split} in {root}", images, getattr(release, split))
+        images = _open_split(root, folder, record_split, config, complete)
+        _check_count(f"{name} {split} in {root}", images, getattr(complete, split))
         splits[split] = images
-    classes = len(release.classes)
+    classes = len(complete.classes)
     return Dataset(
         name, **splits, num_classes=classes, mean=MEAN, std=STD, fingerprint=""
     )
@@ -85,12 +85,16 @@ def official_classes() -> tuple[str, ...]:
 
 
 def _open_split(
-    root: Path, folder: str, record_split: str, config: DataConfig, release: Release
+    root: Path,
+    folder: str,
+    record_split: str,
+    config: DataConfig,
+    complete: CompleteCopy,
 ) -> Source:
     side = config.image_size or _SIDE
     shape = (side, side, 3)
     if (root / folder).is_dir():
-        return class_files.open_split(root / folder, release.classes, shape)
+        return class_files.open_split(root / folder, complete.classes, shape)
     prepared = tfds_folder.find(root, "imagenet2012")
     if prepared is None:
         raise DataError(
@@ -98,7 +102,7 @@ def _open_split(
             "a prepared imagenet2012/<version>; set config.data.dir. ImageNet must be "
             "downloaded by hand, from image-net.org."
         )
-    return record_images.open_split(prepared, record_split, release.classes, shape)
+    return record_images.open_split(prepared, record_split, complete.classes, shape)
 
 
 def _check_count(where: str, images: Source, expected: int) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from spaced_kd.config import DataConfig
 from spaced_kd.data import imagenet
-from spaced_kd.data.imagenet import Release
+from spaced_kd.data.imagenet import CompleteCopy
 from spaced_kd.types import Dataset
 
 
-def load(config: DataConfig, release: Release | None = None) -> Dataset:
+def load(config: DataConfig, complete: CompleteCopy | None = None) -> Dataset:
     """Return the data set, from any copy of ImageNet or of these classes.
 
     See `imagenet.load_classes` for how it may lie on disk; classes that are not among
@@ -21,13 +21,13 @@ def load(config: DataConfig, release: Release | None = None) -> Dataset:
 
     Args:
       config: as for `imagenet.load`.
-      release: the size of a complete copy; None: the official one.
+      complete: the size of a complete copy; None: the official one.
 
     Raises:
       DataError: not there, damaged, or not all of it.
     """
-    release = release or Release(classes(), 126_689, 5_000)
-    return imagenet.load_classes("imagenet100", config, release)
+    complete = complete or CompleteCopy(classes(), 126_689, 5_000)
+    return imagenet.load_classes("imagenet100", config, complete)
 
 
 def classes() -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Read elements in order, some of them ahead of their use, with threads (Grain)."""
 
+import math
 from typing import Any, Protocol
 
 from spaced_kd.errors import ConfigError
@@ -42,26 +43,30 @@ def read_ahead(elements: Readable, start: int, threads: int, ahead: int) -> Any:
     return iter(dataset.to_iter_dataset(options))
 
 
-def affordable(memory_mib: float, element_bytes: int, held: int, remedy: str) -> int:
+def affordable(
+    memory_mib: int, share: float, element_bytes: int, held: int, what: str
+) -> int:
     """Return how many elements may wait if all that are in memory stay in bounds.
 
     Args:
-      memory_mib: bound, MiB.
+      memory_mib: `config.data.stream_memory_mib`.
+      share: of it that these elements may take.
       element_bytes: of one element.
       held: elements in other hands at the same time.
-      remedy: what to do when not even one may wait; ends the message.
+      what: an element is, for the message.
 
     Raises:
-      ConfigError: not even one may.
+      ConfigError: not even one may; gives the numbers.
     """
-    fit = int(memory_mib * MIB) // element_bytes
+    fit = int(share * memory_mib * MIB) // element_bytes
     # The iterator takes one out of the queue before it refills the queue.
     ahead = fit - held - 1
     if ahead < 1:
-        need = (held + 2) * element_bytes / MIB
+        enough = math.ceil((held + 2) * element_bytes / (share * MIB))
         raise ConfigError(
-            f"config.data.stream_memory_mib leaves {memory_mib:g} MiB, room for {fit} "
-            f"times {element_bytes / MIB:.3g} MiB of images, but {held + 2} are needed "
-            f"({need:.4g} MiB): {remedy}."
+            f"config.data.stream_memory_mib={memory_mib} leaves {share * memory_mib:g} "
+            f"MiB, room for {fit} times {what} ({element_bytes / MIB:.3g} MiB), but "
+            f"{held + 2} are needed; raise it to {enough} or more, which changes no "
+            "result."
         )
     return min(ahead, _MOST_AHEAD)

@@ -80,6 +80,8 @@ def open_split(
 def _listing(store: _Records) -> Listing:
     count = len(store.examples)
     where = f"{store.path} {store.split}"
+    if not count:
+        raise DataError(f"{where} holds no image; prepare the data set again.")
     logger.info("Listing the %d images in %s (once; reads all of it).", count, where)
     names, numbers = [], []
     for start in range(0, count, _AT_ONCE):

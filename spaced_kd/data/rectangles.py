@@ -11,14 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from spaced_kd.data.geometry import ASPECTS, TRIES, centred_box
 from spaced_kd.data.random_bits import below, bits_of, happens
 from spaced_kd.data.resample import Box
 
-_TRIES = 10
 # Equally likely areas of the whole image, and aspects.
-_AREAS = 2**16
-_ASPECTS = 2**12
-_CROP_ASPECT = 4 / 3
+_NUM_AREAS = 2**16
+_NUM_ASPECTS = 2**12
 _ERASE_ASPECT = 1 / 0.3
 _ERASE_AREA = (0.02, 1 / 3)
 
@@ -36,11 +35,11 @@ def crop_boxes(keys: jax.Array, scale: float, height: int, width: int) -> Box:
       height: of the images, pixels.
       width: likewise.
     """
-    bits = bits_of(keys, 2 * _TRIES + 2)
-    tall, wide = _sides(bits, (scale, 1.0), _CROP_ASPECT, height, width)
+    bits = bits_of(keys, 2 * TRIES + 2)
+    tall, wide = _sides(bits, (scale, 1.0), ASPECTS[1], height, width)
     fits = (tall > 0) & (tall <= height) & (wide > 0) & (wide <= width)
     drawn = _first_that_fits(bits, tall, wide, fits, height, width)
-    centred = _centre_box(height, width)
+    centred = centred_box(height, width)
     return Box(
         *(
             jnp.where(fits.any(1), value, np.int32(other))
@@ -61,7 +60,7 @@ def erase_boxes(keys: jax.Array, probability: float, height: int, width: int) ->
       height: of the images, pixels.
       width: likewise.
     """
-    bits = bits_of(keys, 2 * _TRIES + 3)
+    bits = bits_of(keys, 2 * TRIES + 3)
     tall, wide = _sides(bits, _ERASE_AREA, _ERASE_ASPECT, height, width)
     fits = (tall < height) & (wide < width)
     top, left, tall, wide = _first_that_fits(bits, tall, wide, fits, height, width)
@@ -72,10 +71,10 @@ def erase_boxes(keys: jax.Array, probability: float, height: int, width: int) ->
 
 def _sides(bits, area: tuple[float, float], aspect: float, height: int, width: int):
     """Return heights and widths of all tries, [b, tries] int32."""
-    low, high = (round(share * _AREAS) for share in area)
-    share = low + below(bits[:, :_TRIES], high - low + 1)
-    root = jnp.sqrt(share.astype(jnp.float32) * np.float32(height * width / _AREAS))
-    which = below(bits[:, _TRIES : 2 * _TRIES], _ASPECTS)
+    low, high = (round(share * _NUM_AREAS) for share in area)
+    share = low + below(bits[:, :TRIES], high - low + 1)
+    root = jnp.sqrt(share.astype(jnp.float32) * np.float32(height * width / _NUM_AREAS))
+    which = below(bits[:, TRIES : 2 * TRIES], _NUM_ASPECTS)
     rounded = lambda x: jnp.round(x).astype(jnp.int32)
     table = _root_aspects(aspect)
     tall = rounded(root * jnp.asarray(table)[which])
@@ -86,7 +85,7 @@ def _sides(bits, area: tuple[float, float], aspect: float, height: int, width: i
 @functools.cache
 def _root_aspects(largest: float) -> np.ndarray:
     """Return square roots of equally likely aspects in [1/largest, largest], rising."""
-    place = (np.arange(_ASPECTS) + 0.5) / _ASPECTS * 2 - 1
+    place = (np.arange(_NUM_ASPECTS) + 0.5) / _NUM_ASPECTS * 2 - 1
     return np.exp(place * math.log(largest) / 2).astype(np.float32)
 
 
@@ -95,15 +94,6 @@ def _first_that_fits(bits, tall, wide, fits, height: int, width: int) -> Box:
     first = jnp.argmax(fits, axis=1, keepdims=True)
     tall = jnp.take_along_axis(tall, first, axis=1)[:, 0]
     wide = jnp.take_along_axis(wide, first, axis=1)[:, 0]
-    top = below(bits[:, 2 * _TRIES], jnp.maximum(height - tall, 0) + 1)
-    left = below(bits[:, 2 * _TRIES + 1], jnp.maximum(width - wide, 0) + 1)
+    top = below(bits[:, 2 * TRIES], jnp.maximum(height - tall, 0) + 1)
+    left = below(bits[:, 2 * TRIES + 1], jnp.maximum(width - wide, 0) + 1)
     return Box(top, left, tall, wide)
-
-
-def _centre_box(height: int, width: int) -> tuple[int, int, int, int]:
-    tall, wide = height, width
-    if width / height < 1 / _CROP_ASPECT:
-        tall = round(width * _CROP_ASPECT)
-    elif width / height > _CROP_ASPECT:
-        wide = round(height * _CROP_ASPECT)
-    return (height - tall) // 2, (width - wide) // 2, tall, wide

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from spaced_kd.data.geometry import centre_start
+
 # Pillow's scale of the weights of 8-bit images: 8 bits for the result, 2 for overshoot.
 _WEIGHT_BITS = 22
 
@@ -65,17 +67,9 @@ def resize(
     return _pass(_pass(pixels, columns), rows)
 
 
-def shorter_side(height: int, width: int, side: int) -> tuple[int, int]:
-    """Return the size whose shorter side is `side`, rounded down as in torchvision."""
-    if height <= width:
-        return side, int(side * width / height)
-    return int(side * height / width), side
-
-
 def centre_crop(pixels: jax.Array, size: tuple[int, int]) -> jax.Array:
     """Return the centre [b, *size, C] of images, placed as in torchvision."""
-    top = round((pixels.shape[1] - size[0]) / 2)
-    left = round((pixels.shape[2] - size[1]) / 2)
+    top, left = map(centre_start, pixels.shape[1:3], size)
     return pixels[:, top : top + size[0], left : left + size[1]]
 
 

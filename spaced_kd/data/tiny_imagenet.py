@@ -19,16 +19,17 @@ from PIL import Image
 from spaced_kd.config import DataConfig
 from spaced_kd.data import cache, contents
 from spaced_kd.data.archive import Limits
-from spaced_kd.data.download import download, verify
+from spaced_kd.data.augment_spec import NORMALIZATIONS
+from spaced_kd.data.download import download_archive, verify
 from spaced_kd.data.roots import data_root
 from spaced_kd.data.tiny_imagenet_files import (
     FOLDER,
     NUM_CLASSES,
     Extracted,
     Files,
-    Listing,
+    LabelledNames,
     check_counts,
-    read_listing,
+    read_splits,
 )
 from spaced_kd.data.zip_archive import ZipArchive
 from spaced_kd.errors import DataError, StorageError
@@ -36,15 +37,14 @@ from spaced_kd.types import Dataset, Split
 
 SHAPE = (64, 64, 3)
 # Of ImageNet, as in the released code (method A.8) and torchvision.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+MEAN, STD = NORMALIZATIONS["imagenet"]
 # The official archive has 120,609 members; the largest are lists of 0.7 MB.
 LIMITS = Limits(members=1 << 17, member_bytes=1 << 22, total_bytes=1 << 30)
 _AT_ONCE = 256  # images that one thread decodes before it asks for more
 
 
 @dataclasses.dataclass(frozen=True)
-class Release:
+class TinyRelease:
     """The published archive. url: https; size: bytes; sha256: hex; images a class."""
 
     url: str
@@ -56,7 +56,7 @@ class Release:
 
 # The course publishes no hash. Size, MD5 (90528d7ca1a48142e341f4ef8d21d0de) and SHA-256
 # are those that several independent public projects found.
-OFFICIAL = Release(
+OFFICIAL = TinyRelease(
     url="https://cs231n.stanford.edu/tiny-imagenet-200.zip",
     size=248_100_043,
     sha256="6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821",
@@ -65,7 +65,7 @@ OFFICIAL = Release(
 )
 
 
-def load(config: DataConfig, release: Release = OFFICIAL) -> Dataset:
+def load(config: DataConfig, release: TinyRelease = OFFICIAL) -> Dataset:
     """Return the data set; download, decode and cache it where that is not done yet.
 
     The first of these that lies in the data folder (see `data_root`) is read, and
@@ -101,7 +101,7 @@ def load(config: DataConfig, release: Release = OFFICIAL) -> Dataset:
     return Dataset("tiny_imagenet", train, test, NUM_CLASSES, MEAN, STD, fingerprint="")
 
 
-def _find(root: Path, release: Release) -> Path:
+def _find(root: Path, release: TinyRelease) -> Path:
     official, folder = root / f"{FOLDER}.zip", root / FOLDER
     if official.is_file():
         return official
@@ -116,21 +116,14 @@ def _find(root: Path, release: Release) -> Path:
     return others[0] if others else official
 
 
-def _download(target: Path, release: Release) -> None:
-    cache.logger.info("Downloading %s (%d bytes).", release.url, release.size)
+def _download(target: Path, release: TinyRelease) -> None:
     root = target.parent
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root, prefix=".tiny-imagenet-") as staging:
             fresh = Path(staging) / target.name
-            download(release.url, fresh, release.size, release.sha256)
+            download_archive(release, fresh, root, "Tiny-ImageNet", FOLDER)
             os.replace(fresh, target)
-    except DataError as error:
-        raise DataError(
-            f"Tiny-ImageNet is not in {root} and cannot be downloaded: {error} Put the "
-            f"file {release.url} or the folder {FOLDER} extracted from it into that "
-            "folder, or set --config.data.dir or TFDS_DATA_DIR to one that has it."
-        ) from error
     except OSError as error:
         raise StorageError(
             f"{error.filename or root}: {error.strerror or error}; Tiny-ImageNet is "
@@ -143,7 +136,7 @@ def _key(source: Path) -> str:
     return cache.key(source.parent, paths)
 
 
-def _decode(source: Path, release: Release, threads: int) -> cache.Arrays:
+def _decode(source: Path, release: TinyRelease, threads: int) -> cache.Arrays:
     cache.logger.info("Decoding the images in %s (once, up to a minute).", source)
     official = source.name == f"{FOLDER}.zip"
     expected = {"train": 0, "test": 0}
@@ -152,10 +145,10 @@ def _decode(source: Path, release: Release, threads: int) -> cache.Arrays:
         expected = {"train": release.train_per_class, "test": release.test_per_class}
     arrays = {}
     with _opened(source) as files:
-        listings = read_listing(files, str(source))
-        check_counts(listings, expected, str(source))
-        for which, listing in listings.items():
-            split = _decode_split(files, listing, source, threads)
+        splits = read_splits(files, str(source))
+        check_counts(splits, expected, str(source))
+        for which, names in splits.items():
+            split = _decode_split(files, names, source, threads)
             contents.sort(split)
             arrays[f"{which}_image"], arrays[f"{which}_label"] = split
     return arrays
@@ -170,8 +163,10 @@ def _opened(source: Path) -> Iterator[Files]:
             yield archive
 
 
-def _decode_split(files: Files, listing: Listing, source: Path, threads: int) -> Split:
-    names = listing.names
+def _decode_split(
+    files: Files, labelled: LabelledNames, source: Path, threads: int
+) -> Split:
+    names = labelled.names
     image = np.empty((len(names), *SHAPE), np.uint8)
 
     def decode(start: int) -> None:
@@ -182,7 +177,7 @@ def _decode_split(files: Files, listing: Listing, source: Path, threads: int) ->
         # The first error, in the order of the names, ends it.
         for _ in pool.map(decode, range(0, len(names), _AT_ONCE)):
             pass
-    return Split(image, listing.label)
+    return Split(image, labelled.label)
 
 
 def _pixels(content: bytes, where: str) -> np.ndarray:
@@ -201,7 +196,7 @@ def _pixels(content: bytes, where: str) -> np.ndarray:
         ) from error
 
 
-def _tell_subset(source: Path, release: Release, train: Split, test: Split) -> None:
+def _tell_subset(source: Path, release: TinyRelease, train: Split, test: Split) -> None:
     found = [len(split.label) // NUM_CLASSES for split in (train, test)]
     whole = [release.train_per_class, release.test_per_class]
     if found != whole:

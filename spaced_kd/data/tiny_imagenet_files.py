@@ -65,14 +65,14 @@ class Extracted:
             raise DataError(f"{what}; unpack the archive again.") from error
 
 
-class Listing(NamedTuple):
+class LabelledNames(NamedTuple):
     """The images of a split: N names, and label, [N] int32."""
 
     names: list[str]
     label: np.ndarray
 
 
-def read_listing(files: Files, where: str) -> dict[str, Listing]:
+def read_splits(files: Files, where: str) -> dict[str, LabelledNames]:
     """Return the splits "train" and "test", which is the validation set.
 
     A label is the line number, from 0, of the image's class in `wnids.txt`.
@@ -99,26 +99,26 @@ def read_listing(files: Files, where: str) -> dict[str, Listing]:
         file = f"{FOLDER}/val/images/{min(annotated)}"
         raise DataError(f"{where}: {file} is missing ({len(annotated)} are).")
     return {
-        "train": _listing(train, classes, where),
-        "test": _listing(val, classes, where),
+        "train": _labelled(train, classes, where),
+        "test": _labelled(val, classes, where),
     }
 
 
 def check_counts(
-    splits: dict[str, Listing], expected: dict[str, int], where: str
+    splits: dict[str, LabelledNames], expected: dict[str, int], where: str
 ) -> None:
     """Check that every class has as many images as it must.
 
     Args:
-      splits: as `read_listing` returns them.
+      splits: as `read_splits` returns them.
       expected: split -> images a class; 0: as many as the largest class has.
       where: their origin, for messages.
 
     Raises:
       DataError: names the first class that lacks images or has too many.
     """
-    for which, listing in splits.items():
-        counts = np.bincount(listing.label, minlength=NUM_CLASSES)
+    for which, labelled in splits.items():
+        counts = np.bincount(labelled.label, minlength=NUM_CLASSES)
         most = expected[which] or max(1, int(counts.max()))
         wrong = np.flatnonzero(counts != most)
         if wrong.size:
@@ -129,11 +129,14 @@ def check_counts(
             )
 
 
-def _listing(found: dict[str, str], classes: dict[str, int], where: str) -> Listing:
+def _labelled(
+    found: dict[str, str], classes: dict[str, int], where: str
+) -> LabelledNames:
     for name, wnid in found.items():
         if wnid not in classes:
             raise DataError(f"{where}: {name} is of class {wnid!r}, not in wnids.txt.")
-    return Listing([*found], np.asarray([classes[w] for w in found.values()], np.int32))
+    label = np.asarray([classes[w] for w in found.values()], np.int32)
+    return LabelledNames([*found], label)
 
 
 def _read_classes(files: Files, where: str) -> dict[str, int]:

@@ -50,8 +50,8 @@ class ZipArchive:
         gate = Gate(path, limits)
         for info in infos:
             gate.admit(info.orig_filename, info.file_size, _problem(info))
-        _check_overlap(path, infos)
-        self._infos = {info.filename: info for info in infos if not info.is_dir()}
+        _check_places(path, infos)
+        self._infos = {info.orig_filename: info for info in infos if not info.is_dir()}
         self._file = path.open("rb")
 
     def __enter__(self) -> Self:
@@ -97,6 +97,9 @@ class ZipArchive:
 
 
 def _problem(info: zipfile.ZipInfo) -> str:
+    # Python cuts names at a zero, and from 3.12 on takes one from an extra field.
+    if info.filename != info.orig_filename:
+        return f"is also called {info.filename!r}"
     # Archives made on other systems leave the Unix mode at 0.
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind == stat.S_IFLNK:
@@ -112,15 +115,22 @@ def _problem(info: zipfile.ZipInfo) -> str:
     return ""
 
 
-def _check_overlap(path: Path, infos: list[zipfile.ZipInfo]) -> None:
-    """Refuse members that share bytes, the trick of bombs whose entries look small."""
-    end = 0
+def _check_places(path: Path, infos: list[zipfile.ZipInfo]) -> None:
+    """Refuse members that lie beyond the archive's end, or share bytes.
+
+    The first would have memory taken for bytes that are not there; the second is the
+    trick of bombs whose entries look small.
+    """
+    end, length = 0, path.stat().st_size
     for info in sorted(infos, key=lambda info: info.header_offset):
         name = info.orig_filename
         if info.header_offset < end:
             raise DataError(f"{path} is refused: member {name!r} overlaps another.")
         # At least; the extra field's length is known only where the member is read.
         end = info.header_offset + _LOCAL.size + len(name) + info.compress_size
+        if end > length:
+            what = f"ends at byte {end} of {length}"
+            raise DataError(f"{path} is refused: member {name!r} {what}.")
 
 
 def _unpack(packed: bytes, info: zipfile.ZipInfo) -> bytes | None:
