@@ -23,7 +23,8 @@ from spaced_kd.types import Source, Split
 _log = logging.getLogger("spaced_kd")
 
 _EVAL_SHARE = 0.25  # of the memory, for test images, where those are streamed
-_RUNNING = 2  # pieces of a group on the devices: one in use, one waiting
+RUNNING = 2
+"""Pieces of a group, or test batches, on the devices: one in use, one waiting."""
 
 
 class Streamed:
@@ -120,7 +121,7 @@ class Streamed:
     def _wait(self, group: SeedGroup) -> None:
         # Without it a host that reads faster than the device fills the device's memory.
         running = self._running[group.seeds]
-        while len(running) >= _RUNNING:
+        while len(running) >= RUNNING:
             jax.block_until_ready(running.popleft())
 
     def _slots(
