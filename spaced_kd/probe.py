@@ -169,14 +169,14 @@ class Probe:
         self, tick: Segment, steps: int, cost: float, share: float, rate: float | None
     ) -> Speed:
         """Measure one kind of training tick; `cost` is that of a step."""
-        time = self._time_streamed if self._parts.streamed else self._time
-        guess = time(tick, 1, 1) if rate is None else rate * cost
+        timed = self._time_streamed if self._parts.streamed else self._time
+        guess = timed(tick, 1, 1) if rate is None else rate * cost
         length = tick.stop - tick.start
         untimed = 2 if self._parts.streamed else 1
         size, calls = calls_within(guess, length, steps, share, untimed)
         if not calls:
             return Speed(guess, int(rate is None), guess / cost)
-        seconds = time(tick, size, calls) / (size * calls)
+        seconds = timed(tick, size, calls) / (size * calls)
         return Speed(seconds, size * calls, seconds / cost)
 
     def _evaluation(

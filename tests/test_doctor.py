@@ -105,7 +105,7 @@ def test_a_device_that_is_too_small_is_not_touched(run, monkeypatch):
 
 
 def test_programs_that_need_too_much_are_not_run(run, monkeypatch):
-    """Data and state of this run fit into 2 MB, its activations do not."""
+    """Data and state of this run fit into 10 MB, activations would not."""
     monkeypatch.setattr(footprint, "memory_limit", lambda device: 10**7)
     monkeypatch.setattr(probe.Probe, "work_bytes", 10**8)
     code, out, _ = run(probe_steps=4)
