@@ -2,7 +2,8 @@
 # Trains in several processes on this machine, which share every batch.
 # Usage: launch/local_processes.sh N DEVICES [flags of spaced_kd.main]
 #   N        processes
-#   DEVICES  cpu:M, that is M virtual CPU devices each, or gpu, that is one GPU each
+#   DEVICES  cpu:M, that is M virtual CPU devices each, or gpu, that is one GPU each:
+#            the first N of CUDA_VISIBLE_DEVICES where that is set
 # A signal to this script goes on to all processes. The exit code is that of the process
 # that ended worst: an error of its own before 8 (another process is gone) before 75.
 set -euo pipefail
@@ -24,6 +25,12 @@ case "$devices" in
   *) usage "DEVICES='$devices' is neither cpu:M nor gpu" ;;
 esac
 shift 2
+IFS=, read -ra gpus <<< "${CUDA_VISIBLE_DEVICES:-}"
+if [ "$devices" = gpu ]; then
+  [ -n "${CUDA_VISIBLE_DEVICES+set}" ] || mapfile -t gpus < <(seq 0 $((count - 1)))
+  [ "$count" -le "${#gpus[@]}" ] ||
+    usage "CUDA_VISIBLE_DEVICES='$CUDA_VISIBLE_DEVICES' has fewer than N=$count GPUs"
+fi
 ensure_environment "$extras"
 
 pids=()
@@ -41,7 +48,7 @@ port=$(.venv/bin/python -c 'import socket
 with socket.create_server(("127.0.0.1", 0)) as server: print(server.getsockname()[1])')
 for ((process = 0; process < count; process++)); do
   if [ "$devices" = gpu ]; then
-    export CUDA_VISIBLE_DEVICES=$process
+    export CUDA_VISIBLE_DEVICES=${gpus[process]}
   else
     export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=${devices#cpu:}
   fi

@@ -11,7 +11,13 @@ import jax
 
 import spaced_kd
 from spaced_kd import peers, rendezvous, shield
-from spaced_kd.errors import ConfigError, Interrupted, SpacedKDError
+from spaced_kd.errors import (
+    ConfigError,
+    Interrupted,
+    PeerError,
+    SpacedKDError,
+    one_line,
+)
 from spaced_kd.peers import Peers
 
 VARIABLES = {
@@ -31,10 +37,12 @@ _SECOND_OPINION_SECONDS = 2 * peers.OWN_END_SECONDS
 class Place:
     """Which process of a run this one is.
 
-    host, port: where process 0 listens.
+    host, port: where process 0 listens. The next port is JAX's, if it is free.
     num_processes: of the run.
     process_id: from 0.
     local_device_ids: accelerators of this machine that this process uses; None: all.
+    detected: whether a cluster's settings said this. It gives the next port to the next
+      job; JAX takes any that is free.
     """
 
     host: str
@@ -42,6 +50,7 @@ class Place:
     num_processes: int
     process_id: int
     local_device_ids: tuple[int, ...] | None = None
+    detected: bool = False
 
 
 def place(
@@ -135,7 +144,8 @@ def _detect(timeout: float) -> Place | None:
             "--distributed=auto finds neither Slurm, Open MPI, Kubernetes nor a TPU "
             f"pod; start the processes there, or give {_EXAMPLE}."
         )
-    return _checked(*found)
+    found_place = _checked(*found)
+    return found_place and dataclasses.replace(found_place, detected=True)
 
 
 @contextlib.contextmanager
@@ -150,14 +160,15 @@ def joined(place: Place | None, timeout: float = 300.0) -> Iterator[Peers]:
       timeout: seconds until all processes must be there.
 
     Raises:
-      PeerError: not all came, or process 0's port is taken.
+      PeerError: not all came, process 0's port is taken, or JAX did not start.
       ConfigError: the processes were not started for the same run.
     """
     if place is None:
         yield Peers()
         return
-    group = _connect(place, timeout)
+    group, near, port = _meet(place, timeout)
     try:
+        _start_jax(place, near, port, timeout)
         yield group
     except SpacedKDError as error:
         group.leave(error.code, str(error))
@@ -174,34 +185,48 @@ def joined(place: Place | None, timeout: float = 300.0) -> Iterator[Peers]:
     group.leave(0, "")
 
 
-def _connect(place: Place, timeout: float) -> Peers:
+def _meet(place: Place, timeout: float) -> tuple[Peers, str, int]:
+    """Return the group, and where JAX's service is: an address here, a port there."""
     address, count = (place.host, place.port), place.num_processes
     version = f"spaced_kd {spaced_kd.__version__} and jax {jax.__version__}"
     if place.process_id == 0:
-        port = _free_port()
+        port = _free_port(0 if place.detected else place.port + 1)
         group = rendezvous.open_hub(address, count, version, port, timeout)
-        near = f"127.0.0.1:{port}"
-    else:
-        group, port = rendezvous.open_spoke(
-            address, place.process_id, count, version, timeout
-        )
-        near = f"127.0.0.1:{shield.shield(place.host, port)}"
+        return group, f"127.0.0.1:{port}", port
+    group, port = rendezvous.open_spoke(
+        address, place.process_id, count, version, timeout
+    )
+    return group, f"127.0.0.1:{shield.shield(place.host, port)}", port
+
+
+def _start_jax(place: Place, near: str, port: int, timeout: float) -> None:
     # Its handler of SIGTERM would take the place of ours.
     jax.config.update("jax_enable_preemption_service", False)
     everywhere = "127.0.0.1" if rendezvous.is_loopback(place.host) else "[::]"
-    jax.distributed.initialize(
-        near,
-        num_processes=count,
-        process_id=place.process_id,
-        local_device_ids=place.local_device_ids,
-        cluster_detection_method="deactivate",
-        initialization_timeout=int(timeout),
-        coordinator_bind_address=f"{everywhere}:{port}",
-        shutdown_timeout_seconds=30,
-    )
-    return group
+    try:
+        jax.distributed.initialize(
+            near,
+            num_processes=place.num_processes,
+            process_id=place.process_id,
+            local_device_ids=place.local_device_ids,
+            cluster_detection_method="deactivate",
+            initialization_timeout=int(timeout),
+            coordinator_bind_address=f"{everywhere}:{port}",
+            shutdown_timeout_seconds=30,
+        )
+    except Exception as error:  # RuntimeError, XlaRuntimeError, ValueError, ...
+        raise PeerError(
+            f"process {place.process_id} did not start JAX ({one_line(error)}); all "
+            f"processes must reach port {port} of {place.host}, process 0."
+        ) from error
 
 
-def _free_port() -> int:
-    with socket.create_server(("", 0)) as server:
-        return server.getsockname()[1]
+def _free_port(wanted: int) -> int:
+    """Return `wanted` if it is free, else any port that is."""
+    if not 0 <= wanted < 65536:
+        wanted = 0
+    try:
+        with socket.create_server(("", wanted)) as server:
+            return server.getsockname()[1]
+    except OSError:
+        return _free_port(0)

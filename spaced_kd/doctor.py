@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -27,7 +27,13 @@ from spaced_kd import (
     ledger,
     workdir,
 )
-from spaced_kd.errors import CapacityError, SpacedKDError, StorageError
+from spaced_kd.errors import (
+    CapacityError,
+    LockedError,
+    SpacedKDError,
+    StorageError,
+    one_line,
+)
 from spaced_kd.experiment import Experiment
 from spaced_kd.probe import Kind, Probe, Speed, estimate
 from spaced_kd.progress import duration
@@ -42,8 +48,13 @@ USAGE = """Look whether a run can start here, what it needs, and how long it tak
 --probe_steps=20         training steps to time, for each kind; 0: compile only
 
 The exit code says whether the run can start: 0 yes, 2 config, 3 data, 4 checkpoint or
-workdir, 7 not enough disk, 9 not enough memory on a device.
+workdir, 5 locked, 7 not enough disk, 9 not enough memory on a device.
 """
+
+_REMEDY = (
+    "take fewer seeds or students, a smaller config.data.batch_size, or "
+    "config.remat=True"
+)
 
 MOST_STUDENTS, MOST_KINDS = 8, 4
 """What gets lines of its own; beyond, lines are merged to stay within a screen."""
@@ -104,8 +115,14 @@ class Checkup:
         parts = experiment.build(resolved, dataset)
         self._plan(parts)
         self._disk(parts, folder)
-        with contextlib.closing(Probe(parts)) as probe:
-            if self._memory(parts, probe) and probe_steps:
+        limit = footprint.memory_limit(parts.groups[0].devices[0])
+        # First from shapes alone: to compile, the data are brought to the device.
+        if not self._memory(parts, limit, None):
+            return
+        with _capacity_errors(), contextlib.closing(Probe(parts)) as probe:
+            fits = self._memory(parts, limit, probe.work_bytes)
+            self._compiled(probe)
+            if fits and probe_steps:
                 self._time(parts, probe.measure(probe_steps))
 
     def verdict(self) -> int:
@@ -141,7 +158,7 @@ class Checkup:
 
     def _plan(self, parts: Experiment) -> None:
         settings = parts.config
-        devices = {device for group in parts.groups for device in group.devices}
+        devices = experiment.devices(parts)
         self._say(
             "config",
             f"compat {settings.compat}, batch {settings.data.batch_size} on "
@@ -162,22 +179,28 @@ class Checkup:
         )
 
     def _disk(self, parts: Experiment, folder: Path) -> None:
+        try:
+            workdir.refuse_locked(folder)
+        except LockedError as error:
+            self.problems.append(error)
         if workdir.refuse_other(folder, parts.config, parts.dataset.fingerprint):
             self._say("workdir", f"{folder} holds this very run; it would continue")
-        needed = footprint.disk(parts, experiment.state_template(parts))
+        kept = parts.config.checkpoint.keep
+        whole = footprint.disk(parts, experiment.state_template(parts))
+        needed = footprint.disk_growth(whole, kept, folder)
         existing = next(p for p in (folder.absolute() / "x").parents if p.is_dir())
         free = shutil.disk_usage(existing).free
-        kept = parts.config.checkpoint.keep
+        there = f", of which {_size(sum(whole) - sum(needed))} are there"
         self._say(
             "disk",
-            f"{_size(free)} free in {existing}; needed {_size(sum(needed))}: {kept} "
-            f"checkpoints and one being written {_size(needed.checkpoints)}, best "
-            f"parameters {_size(needed.best)}",
+            f"{_size(free)} free in {existing}; needed {_size(sum(whole))}: {kept} "
+            f"checkpoints and one being written {_size(whole.checkpoints)}, best "
+            f"parameters {_size(whole.best)}{there if needed != whole else ''}",
         )
         if free < sum(needed):
             self.problems.append(
                 StorageError(
-                    f"the run needs {_size(sum(needed))} in {existing}, but "
+                    f"the run needs {_size(sum(needed))} more in {existing}, but "
                     f"{_size(free)} are free; free some space, or choose a --workdir "
                     "on another disk."
                 )
@@ -187,29 +210,41 @@ class Checkup:
                 StorageError(f"{existing} cannot be written; choose another --workdir.")
             )
 
-    def _memory(self, parts: Experiment, probe: Probe) -> bool:
-        """Print what a device must hold; return whether it fits."""
+    def _memory(
+        self, parts: Experiment, limit: int | None, work_bytes: int | None
+    ) -> bool:
+        """Return whether a device can hold the run; print what it must hold.
+
+        Args:
+          parts: the run.
+          limit: bytes of a device, None: unknown.
+          work_bytes: of the programs; None: not known yet, and nothing is printed
+            where the rest fits.
+        """
         template = experiment.state_template(parts)
-        needed = footprint.memory(parts, template, probe.data_bytes, probe.work_bytes)
-        device = parts.groups[0].devices[0]
-        limit = footprint.memory_limit(device)
+        needed = footprint.memory(parts, template, work_bytes or 0)
+        fits = limit is None or sum(needed) <= limit
+        if fits and work_bytes is None:
+            return True
         split = ", ".join(f"{n} {_size(v)}" for n, v in needed._asdict().items())
         self._say("memory", f"{_size(sum(needed))} on the fullest device: {split}")
+        if limit is not None and not fits:
+            more = "" if work_bytes is not None else "at least "
+            kind = parts.groups[0].devices[0].device_kind
+            self.problems.append(
+                CapacityError(
+                    f"the run needs {more}{_size(sum(needed))} on {kind}, which has "
+                    f"{_size(limit)}; {_REMEDY}."
+                )
+            )
+        return fits
+
+    def _compiled(self, probe: Probe) -> None:
         self._say(
             "compile",
             f"{duration(probe.compile_seconds)} for the training "
             "programs (less the next time: they are cached)",
         )
-        if limit is None or sum(needed) <= limit:
-            return True
-        self.problems.append(
-            CapacityError(
-                f"the run needs {_size(sum(needed))} on {device.device_kind}, which "
-                f"has {_size(limit)}; take fewer seeds or students, a smaller "
-                "config.data.batch_size, or config.remat=True."
-            )
-        )
-        return False
 
     def _time(self, parts: Experiment, speeds: dict[Kind, Speed]) -> None:
         for line in describe_speeds(speeds, parts.config.num_seeds):
@@ -222,6 +257,24 @@ class Checkup:
             f"about {duration(sum(seconds.values()))} ({split}), if the machine stays "
             "as busy as now",
         )
+
+
+@contextlib.contextmanager
+def _capacity_errors() -> Iterator[None]:
+    """Turn what a device says when its memory is full into one line.
+
+    Raises:
+      CapacityError: instead of JAX's error; all its other errors stay.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise CapacityError(
+            f"a device's memory ran out while the run's programs were tried "
+            f"({one_line(error)}); {_REMEDY}."
+        ) from error
 
 
 def describe_data(dataset: Dataset) -> str:

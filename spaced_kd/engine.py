@@ -61,7 +61,8 @@ class Engine:
     ) -> tuple[Callable, tuple]:
         """Return the first program that `advance` calls for a tick, and its arguments.
 
-        For whoever looks at it (memory, compiled text) or times it alone.
+        For whoever looks at it (memory, compiled text) or times it alone, which leaves
+        out reading where input is streamed.
 
         Args:
           states: by repetition; their shapes are enough (`experiment.state_template`).

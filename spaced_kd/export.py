@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import flags
+from absl import flags as absl_flags
 from flax import traverse_util
 
 import spaced_kd
-from spaced_kd import backend, model_card, registry, results, weights
+from spaced_kd import backend, flags, model_card, registry, results, weights
 from spaced_kd.checkpoint import Checkpoint, CheckpointLine
 from spaced_kd.config import ArchConfig
 from spaced_kd.errors import CheckpointError, ConfigError, SpacedKDError
@@ -36,6 +36,7 @@ Exit codes: 0 done, 2 flags, 4 checkpoint or workdir, 6 non-finite, 7 storage.
 """
 
 WHICH = ("last", "best")
+_NEEDED = ("workdir", "student", "out")
 
 
 def export_student(
@@ -115,7 +116,7 @@ def _repetition(config: Mapping[str, Any], seed: int | None) -> int:
 
 
 def _about(workdir: Path, fields: Mapping[str, Any], plan: Mapping[str, Any]) -> dict:
-    if "input" not in plan:
+    if "interpolation" not in plan.get("input", {}):
         raise CheckpointError(
             f"{workdir}/plan.json is of an older version and does not say what the "
             "networks see; run the training command once more, which completes it."
@@ -185,7 +186,7 @@ def main(argv: Sequence[str]) -> int:
     Args:
       argv: program name and arguments.
     """
-    if any(argument in ("-h", "-help", "--help") for argument in argv[1:]):
+    if flags.wants_help(argv):
         print(USAGE)
         return 0
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
@@ -200,29 +201,24 @@ def main(argv: Sequence[str]) -> int:
             seed=values.seed,
         )
     except SpacedKDError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.code
+        return flags.report(error)
     print(f"weights: {path}\ncard: {path.with_name('README.md')}")
     return 0
 
 
-def _parse(argv: Sequence[str]) -> flags.FlagValues:
-    values = flags.FlagValues()
-    for name in ("workdir", "student", "out"):
-        flags.DEFINE_string(name, None, "see USAGE", values)
-    flags.DEFINE_string("which", "last", "see USAGE", values)
-    flags.DEFINE_integer("seed", None, "see USAGE", flag_values=values)
-    try:
-        rest = values(list(argv))
-    except flags.Error as error:
-        line = " ".join(str(error).split()).rstrip(".")
-        raise ConfigError(f"{line}; see --help.") from error
-    if len(rest) > 1:
-        raise ConfigError(f"unexpected argument '{rest[1]}'; see --help.")
-    for name in ("workdir", "student", "out"):
+def _parse(argv: Sequence[str]) -> absl_flags.FlagValues:
+    values = flags.parse(argv, _define)
+    for name in _NEEDED:
         if not values[name].value:
             raise ConfigError(f"--{name} is missing; see --help.")
     return values
+
+
+def _define(values: absl_flags.FlagValues) -> None:
+    for name in _NEEDED:
+        absl_flags.DEFINE_string(name, None, "see USAGE", values)
+    absl_flags.DEFINE_string("which", "last", "see USAGE", values)
+    absl_flags.DEFINE_integer("seed", None, "see USAGE", flag_values=values)
 
 
 if __name__ == "__main__":

@@ -4,14 +4,19 @@ Nothing is allocated here: the figures are known before the run begins.
 """
 
 import math
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
+from spaced_kd import experiment, streamed
 from spaced_kd.experiment import Experiment
+from spaced_kd.feeds import views_of
+from spaced_kd.parallel import SeedGroup
+from spaced_kd.schedule import Evaluate, Segment
 from spaced_kd.state import SeedState
-from spaced_kd.types import Device, Split
+from spaced_kd.types import Device, Split, shape_of
 
 CHECKPOINT_MARGIN = 1.2
 """What a checkpoint asks for beyond its arrays (spaced_kd/checkpoint.py)."""
@@ -31,9 +36,9 @@ class Disk(NamedTuple):
 class Memory(NamedTuple):
     """Bytes on the fullest device.
 
-    data: images and labels that stay there. state: parameters, optimisers, BatchNorm.
-    best: copies of the best parameters. work: activations and other temporaries of the
-    largest training program, as its compiler counts them.
+    data: images and labels that are there at one time. state: parameters, optimisers,
+    BatchNorm. best: copies of the best parameters. work: activations and other
+    temporaries of the largest training program, as its compiler counts them.
     """
 
     data: int
@@ -54,16 +59,27 @@ def disk(parts: Experiment, template: list[SeedState]) -> Disk:
     return Disk(math.ceil(whole * kept), _variables(template))
 
 
-def memory(
-    parts: Experiment, template: list[SeedState], data_bytes: int, work_bytes: int
-) -> Memory:
+def disk_growth(needed: Disk, keep: int, folder: Path) -> Disk:
+    """Return how much of `needed` the folder does not hold yet.
+
+    Args:
+      needed: from `disk`.
+      keep: checkpoints that stay, `config.checkpoint.keep`.
+      folder: the run's workdir; it need not exist.
+    """
+    being_written = needed.checkpoints // (keep + 1)
+    left = needed.checkpoints - _folder_bytes(folder / "checkpoints")
+    best = needed.best - _folder_bytes(folder / "best")
+    return Disk(max(left, being_written), max(best, 0))
+
+
+def memory(parts: Experiment, template: list[SeedState], work_bytes: int) -> Memory:
     """Return what the fullest device holds.
 
     Args:
       parts: the run.
       template: `experiment.state_template`.
-      data_bytes: of the arrays that a training program reads its images from.
-      work_bytes: of the largest program, see `Memory.work`.
+      work_bytes: of the largest program, see `Memory.work`; 0: not known yet.
     """
 
     def on(device: Device) -> list[SeedState]:
@@ -71,14 +87,39 @@ def memory(
             template[s] for g in parts.groups if device in g.devices for s in g.seeds
         ]
 
-    devices = {device for group in parts.groups for device in group.devices}
-    fullest = max(map(on, devices), key=num_bytes)
+    fullest = max(map(on, experiment.devices(parts)), key=num_bytes)
+    data = _train_bytes(parts) + _test_bytes(parts)
+    return Memory(data, num_bytes(fullest), _variables(fullest), work_bytes)
+
+
+def _train_bytes(parts: Experiment) -> int:
+    train = parts.dataset.train
+    if isinstance(train, Split) and not parts.streamed:
+        return train.image.nbytes + train.label.nbytes
+    # Groups that take turns on devices wait for one another's pieces.
+    return streamed.RUNNING * max(_piece_bytes(parts, group) for group in parts.groups)
+
+
+def _piece_bytes(parts: Experiment, group: SeedGroup) -> int:
+    """Return the most bytes of streamed images that a program reads on one device."""
+    ticks = (tick for tick in parts.ticks if not isinstance(tick, Evaluate))
+    return max(_read_bytes(parts, group, tick) for tick in ticks)
+
+
+def _read_bytes(parts: Experiment, group: SeedGroup, tick: Segment) -> int:
+    length = tick.stop - tick.start if parts.config.compose == "scan" else 1
+    batches = len(group.seeds) * len(views_of(parts.config, tick)) * length
+    examples = parts.config.data.batch_size // len(group.devices)
+    label = parts.dataset.train.label.itemsize
+    return batches * examples * (math.prod(shape_of(parts.dataset.train)) + label)
+
+
+def _test_bytes(parts: Experiment) -> int:
     test = parts.dataset.test
-    # Those that are read from files pass through in batches.
-    tests = test.image.nbytes if isinstance(test, Split) else 0
-    return Memory(
-        data_bytes + tests, num_bytes(fullest), _variables(fullest), work_bytes
-    )
+    if isinstance(test, Split):
+        return test.image.nbytes
+    batch = parts.config.data.eval_batch_size * math.prod(test.shape)
+    return streamed.RUNNING * batch
 
 
 def memory_limit(device: Device) -> int | None:
@@ -107,6 +148,18 @@ def available_memory() -> int | None:
 def num_bytes(tree: Any) -> int:
     """Return the bytes of all arrays, or shapes of arrays, in a pytree."""
     return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def _folder_bytes(folder: Path) -> int:
+    """Return the bytes of all files below a folder, 0 if it is not there."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(parent, name)).st_size
+            except OSError:  # A run may be deleting it.
+                continue
+    return total
 
 
 def _variables(states: list[SeedState]) -> int:

@@ -34,8 +34,9 @@ def _cost(parts: Experiment, students: Mapping[str, Student], tick: Tick) -> flo
 def describe_plan(parts: Experiment) -> dict:
     """Return plan.json: who trains on what, and what it costs, in batches.
 
-    "input" is what the networks see: [H, W, C] of an image, mean and standard deviation
-    that normalise pixels in [0, 1], and the number of classes.
+    "input" is what the networks see: [H, W, C] of an image, how an evaluation brings
+    images to that size (`config.data`), mean and standard deviation that normalise
+    pixels in [0, 1], and the number of classes.
     """
     students = parts.networks(BatchAxis()).students
     passes = {name: [0, 0] for name in parts.updates}
@@ -76,6 +77,10 @@ def describe_plan(parts: Experiment) -> dict:
         "order": ["teacher", *parts.config.students],
         "input": {
             "image_shape": list(parts.image_shape),
+            # Of the config: where the host crops, the devices' part says nothing of it.
+            "image_size": parts.config.data.image_size,
+            "eval_resize": parts.config.data.eval_resize,
+            "interpolation": parts.config.data.interpolation,
             "mean": list(parts.spec.mean),
             "std": list(parts.spec.std),
             "num_classes": parts.dataset.num_classes,

@@ -26,6 +26,9 @@ Several processes (one for each machine or GPU) run one command, and share the w
 --process_id=K           0 to N-1, or $SPACED_KD_PROCESS_ID
 --distributed=auto       instead of these three: as Slurm, Open MPI or a TPU pod says
 
+The others must reach PORT and PORT + 1 of process 0. Where PORT + 1 is taken, and with
+--distributed=auto, any free port takes its place.
+
 Exit codes: 0 done, 2 config, 3 data, 4 checkpoint or workdir, 5 locked, 6 non-finite,
 7 storage, 8 another process is gone, 75 interrupted (after both, the same command
 continues from the last checkpoint).

@@ -34,8 +34,9 @@ model, variables = spaced_kd.load_student("FOLDER")
 logits = model.apply(variables, images, train=False).logits
 ```
 
-`images`: [b, {shape}] float32, pixels scaled to [0, 1], minus mean, divided by
-standard deviation (per channel):
+`images`: [b, {shape}] float32. In the evaluations of the run test images were
+{resizing}, then scaled to [0, 1], minus mean, divided by standard deviation (per
+channel):
 
     mean = {mean}
     std = {std}
@@ -82,6 +83,7 @@ def text(
         facts="\n".join(f"| {name} | {value} |" for name, value in facts.items()),
         accuracy=_accuracy(about, results),
         shape=", ".join(map(str, about["image_shape"])),
+        resizing=_resizing(about),
         mean=about["mean"],
         std=about["std"],
         names=" (torchvision's or timm's names)" if published else "",
@@ -96,6 +98,19 @@ def _sentence(about, config, student) -> str:
         f"Learned from a {config['teacher']['model']} that was trained in the same run "
         f"(plan `{student['plan']}`, method `{student['method']}`)."
     )
+
+
+def _resizing(about: Mapping[str, Any]) -> str:
+    height, width, _ = about["image_shape"]
+    how = about["interpolation"]
+    if about["eval_resize"]:
+        return (
+            f"resized to {about['eval_resize']} pixels on their shorter side ({how}), "
+            f"of which the centre of {height}x{width} was cut out"
+        )
+    if about["image_size"]:
+        return f"resized to {height}x{width} pixels ({how})"
+    return f"taken at their own size of {height}x{width} pixels"
 
 
 def _facts(about, config, student, results: Results, variables) -> dict[str, Any]:

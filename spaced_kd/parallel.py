@@ -6,7 +6,7 @@ processes: then each process holds its own copy of the state and passes in the r
 its own devices, in the order of the batch. Rule for everything that runs under the
 axis: losses, BatchNorm sums and metrics are reduced by `BatchAxis.sum`, so that each
 device holds the value of the whole batch, and gradients are averaged once, in
-`steps._gradients`. The gradient of such a reduced loss is then exact: `psum` is
+`steps._make_step`. The gradient of such a reduced loss is then exact: `psum` is
 its own transpose, which makes each device's gradient D times its share.
 """
 
@@ -184,30 +184,27 @@ def data_parallel(
     devices: Sequence[Device],
     *,
     in_axes: tuple[int | None, ...],
-    out_axes: Any = None,
     donate: tuple[int, ...] = (),
 ) -> Callable:
     """Compile `fn` for one device (jit) or for several that share the batch (pmap).
 
     Args:
-      fn: pure function of positional arguments; reduces by the group's `BatchAxis`.
+      fn: pure function of positional arguments; reduces whatever it returns by the
+        group's `BatchAxis`, which pmap does not check.
       devices: the group's devices.
       in_axes: for each argument the axis that is split over this process's devices,
         None if replicated. With one device the arguments have no such axis.
-      out_axes: likewise for the outputs. None promises that `fn` has reduced the value:
-        pmap does not check it. Hashable, or several processes cannot use it.
       donate: arguments whose buffers may be reused.
     """
     if len(devices) == 1:
         return jax.jit(fn, donate_argnums=donate)
-    return pmapped(fn, devices, in_axes, out_axes, donate)
+    return pmapped(fn, devices, in_axes, donate)
 
 
 def pmapped(
     fn: Callable,
     devices: Sequence[Device],
     in_axes: tuple[int | None, ...],
-    out_axes: Any,
     donate: tuple[int, ...],
 ) -> Callable:
     """Compile `fn` for several devices, or for one as if it were several.
@@ -218,7 +215,7 @@ def pmapped(
         fn,
         axis_name=BATCH_AXIS,
         in_axes=in_axes,
-        out_axes=out_axes,
+        out_axes=None,
         donate_argnums=donate,
         devices=devices,
     )

@@ -13,9 +13,10 @@ import jax
 from spaced_kd import experiment, ledger
 from spaced_kd.engine import Engine
 from spaced_kd.experiment import Experiment
-from spaced_kd.footprint import num_bytes
+from spaced_kd.probe_streamed import StreamedTimer, with_head
 from spaced_kd.schedule import Evaluate, Replay, Segment, Tick
-from spaced_kd.state import SeedState
+from spaced_kd.state import NetState, SeedState
+from spaced_kd.types import Split
 
 BUDGET_SECONDS = 60.0
 """Time for all measurements together, without compilation."""
@@ -75,21 +76,22 @@ def estimate(
 
 
 def calls_within(
-    step_seconds: float, length: int, steps: int, share_seconds: float
+    step_seconds: float, length: int, steps: int, share_seconds: float, untimed: int = 1
 ) -> tuple[int, int]:
     """Return how to measure a program: (steps of one call, calls to time).
 
-    One more call warms up. The usual length is preferred to single steps; (1, 0) says
-    that not even two single steps fit.
+    The usual length is preferred to single steps; (1, 0) says that not even one single
+    step fits besides the untimed ones.
 
     Args:
       step_seconds: expected of a step.
       length: steps of the usual program.
       steps: to measure over, if they fit.
       share_seconds: for all calls together.
+      untimed: calls that come before, to warm up.
     """
     for size in (length, 1):
-        affordable = math.floor(share_seconds / (step_seconds * size)) - 1
+        affordable = math.floor(share_seconds / (step_seconds * size)) - untimed
         if affordable >= 1:
             return size, min(affordable, math.ceil(steps / size))
     return 1, 0
@@ -100,21 +102,15 @@ class Probe:
 
     def __init__(self, parts: Experiment, clock: Callable[[], float] = time.monotonic):
         """Compile the usual program of every kind of training tick."""
-        self._parts, self._clock = parts, clock
-        self._engine = Engine(parts)
+        self._parts, self._clock = with_head(parts), clock
+        self._engine = Engine(self._parts)
+        self._streamed = StreamedTimer(self._parts, self._engine, clock)
         self._template = experiment.state_template(parts)
-        started = clock()
+        self.compile_seconds = 0.0
         self._usual = {kind_of(tick): tick for tick in self._engine.usual_ticks()}
         self._compiled = {tick: self._compile(tick) for tick in self._usual.values()}
-        self.compile_seconds = clock() - started
+        self._engine.close()  # or it would go on reading ahead
         self._states: list[SeedState] = []
-
-    @property
-    def data_bytes(self) -> int:
-        """Bytes of the images and labels that the programs read."""
-        tick = next(iter(self._compiled))
-        _, (_, _, data, _, _) = self._engine.first_call(self._template, tick)
-        return num_bytes(data)
 
     @property
     def work_bytes(self) -> int:
@@ -136,7 +132,10 @@ class Probe:
         steps. Where that does not fit into its share of the budget, fewer or single
         steps are timed; where not even two fit, the other kinds' mean rate stands in.
         Only the first kind, of which nothing is known yet, takes two steps whatever
-        they cost.
+        they cost (three where images are streamed).
+
+        Streamed images are read anew for every call, ahead of it as in a run; of a
+        streamed test split only as many batches as fit.
 
         Args:
           steps: training steps to measure over, for each kind.
@@ -156,7 +155,7 @@ class Probe:
             rates = [speed.rate for speed in found.values() if speed.steps]
             rate = sum(rates) / len(rates) if rates else None
             if isinstance(tick, Evaluate):
-                found[kind] = self._evaluation(tick, costs[tick], share, rate)
+                found[kind] = self._evaluation(tick, steps, costs[tick], share, rate)
             else:
                 cost = costs[tick] / (tick.stop - tick.start)
                 found[kind] = self._training(tick, steps, cost, share, rate)
@@ -164,45 +163,80 @@ class Probe:
 
     def close(self) -> None:
         """Stop reading ahead, where input is streamed."""
-        self._engine.close()
+        self._streamed.close()
 
     def _training(
         self, tick: Segment, steps: int, cost: float, share: float, rate: float | None
     ) -> Speed:
         """Measure one kind of training tick; `cost` is that of a step."""
-        guess = self._time(self._piece(tick, 1), 1) if rate is None else rate * cost
+        timed = self._time_streamed if self._parts.streamed else self._time
+        guess = timed(tick, 1, 1) if rate is None else rate * cost
         length = tick.stop - tick.start
-        size, calls = calls_within(guess, length, steps, share)
+        untimed = 2 if self._parts.streamed else 1
+        size, calls = calls_within(guess, length, steps, share, untimed)
         if not calls:
             return Speed(guess, int(rate is None), guess / cost)
-        seconds = self._time(self._piece(tick, size), calls) / (size * calls)
+        seconds = timed(tick, size, calls) / (size * calls)
         return Speed(seconds, size * calls, seconds / cost)
 
     def _evaluation(
-        self, tick: Evaluate, cost: float, share: float, rate: float | None
+        self,
+        tick: Evaluate,
+        steps: int,
+        cost: float,
+        share: float,
+        rate: float | None,
     ) -> Speed:
         assert rate is not None, "a plan begins with training"
-        _, calls = calls_within(rate * cost, 1, 1, share)
-        if not calls:
-            return Speed(rate * cost, 0, rate)
+        test, settings = self._parts.dataset.test, self._parts.config
         state = self._states[0][tick.network]
-        predict = lambda: self._engine.predict(0, tick.network, state)
+        if isinstance(test, Split):
+            least = rate * cost
+        else:
+            batches = math.ceil(len(test.label) / settings.data.eval_batch_size)
+            least = rate * cost / (settings.num_seeds * batches)
+        if not calls_within(least, 1, 1, share)[1]:
+            return Speed(rate * cost, 0, rate)
+        if isinstance(test, Split):
+            seconds = self._whole_evaluation(tick.network, state)
+        else:
+            seconds = self._streamed.evaluation(tick.network, state, steps, share)
+        # Repetitions are evaluated one after another.
+        seconds *= settings.num_seeds
+        return Speed(seconds, 1, seconds / cost)
+
+    def _whole_evaluation(self, network: str, state: NetState) -> float:
+        predict = lambda: self._engine.predict(0, network, state)
         jax.block_until_ready(predict())
         started = self._clock()
         jax.block_until_ready(predict())
-        # Repetitions are evaluated one after another.
-        seconds = (self._clock() - started) * self._parts.config.num_seeds
-        return Speed(seconds, 1, seconds / cost)
-
-    def _piece(self, tick: Segment, size: int) -> Segment:
-        return tick._replace(stop=tick.start + size)
+        return self._clock() - started
 
     def _compile(self, tick: Segment) -> Any:
         program, arguments = self._engine.first_call(self._template, tick)
-        return program.lower(*arguments).compile()
+        started = self._clock()
+        compiled = program.lower(*arguments).compile()
+        self.compile_seconds += self._clock() - started
+        return compiled
 
-    def _time(self, tick: Segment, calls: int) -> float:
-        """Return the seconds of `calls` calls, for all repetitions, after one more."""
+    def _time_streamed(self, tick: Segment, size: int, calls: int) -> float:
+        """As `_time`, with the reading of new images for every call."""
+        kind = kind_of(tick)
+        seconds, self._states = self._streamed.ticks(
+            self._states,
+            lambda other: kind_of(other) == kind,
+            size,
+            calls,
+            usual=size == tick.stop - tick.start,
+        )
+        return seconds
+
+    def _time(self, tick: Segment, size: int, calls: int) -> float:
+        """Return the seconds of `calls` calls of `size` steps, for all repetitions.
+
+        One more comes before them.
+        """
+        tick = tick._replace(stop=tick.start + size)
         if tick not in self._compiled:
             self._compiled[tick] = self._compile(tick)
         compiled = self._compiled[tick]

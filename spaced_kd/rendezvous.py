@@ -9,6 +9,8 @@ from spaced_kd.errors import ConfigError, PeerError, SpacedKDError
 from spaced_kd.peers import Channel, Hub, Spoke
 
 _HELLO = "spaced_kd"
+# For a word to arrive that was sent at the last moment.
+_GRACE_SECONDS = 5.0
 
 
 def open_hub(
@@ -28,6 +30,7 @@ def open_hub(
       ConfigError: a process is of another run, or two have the same id.
     """
     host, port = address
+    deadline = time.monotonic() + timeout
     names = {0: f"process 0 on {socket.gethostname()}"}
     channels: dict[int, Channel] = {}
     try:
@@ -39,7 +42,9 @@ def open_hub(
         ) from error
     try:
         with listener:
-            for channel, hello in _hellos(listener, timeout):
+            for channel, hello in _hellos(listener, deadline):
+                # Its own clock began at another moment.
+                channel.send({"wait": max(deadline - time.monotonic(), 0.0)})
                 refusal = _refusal(hello, count, version, channels)
                 if refusal:
                     channels[-1] = channel
@@ -68,10 +73,9 @@ def open_hub(
 
 
 def _hellos(
-    listener: socket.socket, timeout: float
+    listener: socket.socket, deadline: float
 ) -> Iterator[tuple[Channel, dict[str, Any]]]:
-    """Yield who reports within `timeout` seconds, and sends away everybody else."""
-    deadline = time.monotonic() + timeout
+    """Yield who reports before `deadline`, and send away everybody else."""
     while True:
         listener.settimeout(max(deadline - time.monotonic(), 0.01))
         try:
@@ -95,7 +99,8 @@ def open_spoke(
       index: of this process.
       count: processes of the run.
       version: must be the same everywhere.
-      timeout: seconds until all must be there.
+      timeout: seconds until process 0 must answer; then it says how long it waits for
+        the others.
 
     Raises:
       PeerError: process 0 does not answer, or not all processes came.
@@ -117,8 +122,12 @@ def open_spoke(
             time.sleep(0.2)
     hello = {"process": index, "count": count, "version": version}
     channel.send({_HELLO: hello | {"host": socket.gethostname()}})
-    answer = channel.receive(timeout=max(deadline - time.monotonic(), 1.0) + 5.0)
+    left = max(deadline - time.monotonic(), 1.0)
+    answer = channel.receive(timeout=left + _GRACE_SECONDS)
+    if answer is not None and "wait" in answer:
+        answer = channel.receive(timeout=answer["wait"] + _GRACE_SECONDS)
     if answer is None:
+        channel.close()
         raise PeerError(
             f"process 0 at {host}:{port} ended before all {count} processes were "
             "there; its own message says why."

@@ -24,7 +24,8 @@ from spaced_kd.views import views_of
 
 _log = logging.getLogger("spaced_kd")
 
-_RUNNING = 2  # pieces on a group's devices: one in use, one waiting
+RUNNING = 2
+"""Pieces of a group's devices, or test batches, there: one in use, one waiting."""
 _ORIGINALS = "; originals being decoded, one a thread, come on top"
 
 
@@ -109,7 +110,7 @@ class Streamed:
     def _wait(self, group: SeedGroup) -> None:
         # Without it a host that reads faster than the device fills the device's memory.
         running = self._running[group.devices]
-        while len(running) >= _RUNNING:
+        while len(running) >= RUNNING:
             jax.block_until_ready(running.popleft())
 
     def _slots(

@@ -27,6 +27,9 @@ from spaced_kd.writers import storage_error, write_whole
 FILE_NAME = "student.safetensors"
 _DESCRIPTION = "spaced_kd"
 _FORMAT = 1
+# What NumPy has, besides bfloat16; there are also 8-bit floats and smaller ones.
+_TYPES = {"BF16", "F16", "F32", "F64", "C64", "BOOL"}
+_TYPES |= {f"{kind}{bits}" for kind in "IU" for bits in (8, 16, 32, 64)}
 _PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".tar", ".joblib"}
 
 
@@ -155,7 +158,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
     """Return the tensors and the metadata of a file; never reads a pickle.
 
     Raises:
-      CheckpointError: it is of another kind, or damaged.
+      CheckpointError: it is of another kind, or damaged, or holds numbers of a type
+        that NumPy does not have.
       StorageError: it cannot be read.
     """
     try:
@@ -163,14 +167,24 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
             start = file.read(9)
         _refuse_other_kinds(path, start)
         with safetensors.safe_open(path, framework="np") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, file.metadata() or {}
+            names = list(file.keys())
+            _refuse_other_types(path, {n: file.get_slice(n).get_dtype() for n in names})
+            return {n: file.get_tensor(n) for n in names}, file.metadata() or {}
     except OSError as error:
         raise storage_error("read", path, error) from error
     except safetensors.SafetensorError as error:
         raise CheckpointError(
             f"{path} is damaged ({error}); fetch or export it again."
         ) from error
+
+
+def _refuse_other_types(path: Path, types: Mapping[str, str]) -> None:
+    other = [f"{name} ({kind})" for name, kind in types.items() if kind not in _TYPES]
+    if other:
+        raise CheckpointError(
+            f"{path}: {_some('of a type that cannot be read:', other)}; convert the "
+            "weights to float32, float16 or bfloat16."
+        )
 
 
 def _refuse_other_kinds(path: Path, start: bytes) -> None:

@@ -66,12 +66,41 @@ def _take(descriptor: int, workdir: Path) -> None:
     except BlockingIOError:
         # The winner may still be writing its name.
         time.sleep(0.2)
-        raise LockedError(
-            f"{workdir} is in use by {_holder(path)}; wait for it, stop it, or choose "
-            "another --workdir."
-        ) from None
+        raise _in_use(workdir) from None
     except OSError as error:
         raise storage_error("lock", path, error) from error
+
+
+def refuse_locked(workdir: Path) -> None:
+    """Check that nobody has `workdir` locked; write nothing.
+
+    Raises:
+      LockedError: as for `lock`.
+      StorageError: the lock cannot be looked at.
+    """
+    path = workdir / ".lock"
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise storage_error("read", path, error) from error
+    try:
+        # Shared: an exclusive lock needs a file open for writing on some filesystems.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _in_use(workdir) from None
+    except OSError as error:
+        raise storage_error("lock", path, error) from error
+    finally:
+        os.close(descriptor)
+
+
+def _in_use(workdir: Path) -> LockedError:
+    return LockedError(
+        f"{workdir} is in use by {_holder(workdir / '.lock')}; wait for it, stop it, "
+        "or choose another --workdir."
+    )
 
 
 def _process() -> dict[str, Any]:

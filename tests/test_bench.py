@@ -1,8 +1,12 @@
 """The arithmetic of the benchmarks, what they build, and that they run."""
 
 import dataclasses
+import io
 import json
 import pathlib
+import signal
+import subprocess
+import sys
 import time
 
 import jax
@@ -140,7 +144,107 @@ def test_a_case_whose_process_fails_leaves_the_others(monkeypatch):
 
 def test_pmap_on_one_device_runs():
     parts = build(TINY, {"spaced": SPACED}, **cases.PLAIN)
-    assert arrangement.Pmapped(parts)() > 0
+    measure = arrangement.pmapped(parts)
+    assert measure() > 0 and measure() > 0
+
+
+def test_pmap_and_jit_are_timed_on_the_same_batches():
+    """Fetching the next ones would be counted for one of the two alone."""
+    parts = build(TINY, {"spaced": SPACED}, **cases.PLAIN)
+    made = [arrangement.jitted(parts), arrangement.pmapped(parts)]
+    for chunk in made:
+        assert chunk() > 0
+    jit, pmap = (jax.tree.leaves(chunk._carry) for chunk in made)
+    for one, other in zip(jit, pmap, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+class _Spoken:
+    """A child process that only notes with which variables it was started."""
+
+    seen: dict[str, str] = {}
+
+    def __init__(self, command, env, **pipes):
+        _Spoken.seen = dict(env)
+        self.stdin, self.stdout = io.StringIO(), io.StringIO("::ready 1.0\n")
+
+    def send_signal(self, number):
+        pass
+
+    kill = communicate = lambda self: None
+
+
+@pytest.mark.parametrize("given", [None, "true"])
+def test_workers_find_room_on_a_gpu(given, monkeypatch):
+    """A process that takes most of its memory at once leaves none for the next."""
+    name = "XLA_PYTHON_CLIENT_PREALLOCATE"
+    # Set first, so that what `main` sets is taken back.
+    monkeypatch.setenv(name, "")
+    monkeypatch.delenv(name) if given is None else monkeypatch.setenv(name, given)
+    assert entry.main(["bench", "--help"]) == 0
+    monkeypatch.setattr(worker.subprocess, "Popen", _Spoken)
+    worker.Worker("jax", TINY, {}).end()
+    assert _Spoken.seen[name] == (given or "false")
+
+
+def test_a_cold_start_finds_no_compiled_programs(monkeypatch):
+    """Those of a user's own cache would make it a warm one."""
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/full/of/programs")
+    monkeypatch.setattr(worker.subprocess, "Popen", _Spoken)
+    (row,), _ = cases.Bench(TINY).run("g")
+    assert row.value == 1.0
+    assert "JAX_COMPILATION_CACHE_DIR" not in _Spoken.seen
+    assert "XDG_CACHE_HOME" in _Spoken.seen
+
+
+def test_a_worker_that_has_ended_is_unavailable(monkeypatch):
+    """Its pipe breaks, which must not end the whole measurement."""
+    ended = [
+        sys.executable,
+        "-c",
+        "import sys; print('::ready 1'); sys.exit('no room')",
+    ]
+    real = subprocess.Popen
+    started = lambda command, **more: real(ended, **more)
+    monkeypatch.setattr(worker.subprocess, "Popen", started)
+    made = worker.Worker("jax", TINY, {})
+    with worker.ending({"jax": made}):
+        made._child.send_signal(signal.SIGCONT)
+        made._child.wait()
+        with pytest.raises(worker.Unavailable, match="no room"):
+            made()
+
+
+def test_a_layout_that_fails_leaves_the_rows_of_the_others(monkeypatch):
+    class Pretended:
+        def __init__(self, kind, settings, env, **more):
+            self._kind = kind
+
+        def __call__(self):
+            if self._kind == "eager channels_last":
+                raise worker.Unavailable("no room")
+            return 1.5 if self._kind == "jax" else 1.0
+
+        def end(self):
+            pass
+
+    monkeypatch.setattr(cases, "Worker", Pretended)
+    monkeypatch.setattr(cases.importlib.util, "find_spec", lambda name: True)
+    first, second, third = cases.Bench(TINY).run("i")[0]
+    # The release must not be slower than the same step in PyTorch as it comes.
+    assert (first.value, first.limit, first.verdict) == (1.5, 1.0, "over")
+    assert second.note == "not available: no room" and second.value is None
+    assert (third.value, third.limit) == (1.5, None)
+
+
+def test_devices_that_fail_leave_the_row_of_pmap(monkeypatch):
+    def fails(*arguments, **more):
+        raise worker.Unavailable("no room")
+
+    monkeypatch.setattr(cases, "Worker", fails)
+    pmap, devices = cases.Bench(TINY).run("d")[0]
+    assert pmap.value is not None
+    assert devices.note == "not available: no room"
 
 
 def test_the_least_time_of_a_step_is_known_for_known_devices_only():

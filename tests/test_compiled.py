@@ -1,5 +1,6 @@
 """What the compiler makes of the engine's programs, and of sums over long axes."""
 
+import functools
 import re
 
 import jax
@@ -9,9 +10,10 @@ import pytest
 import tiny
 
 from spaced_kd import conv, data, experiment, losses
-from spaced_kd.config import student
+from spaced_kd.config import ArchConfig, student
 from spaced_kd.engine import Engine
 from spaced_kd.layers import BatchNorm
+from spaced_kd.models import MODELS, make_model, resnet
 from spaced_kd.parallel import BatchAxis
 from spaced_kd.schedule import Lockstep
 
@@ -23,12 +25,26 @@ CONVOLUTIONS = {
     "small_cnn": {("3x3", 1): 1, ("3x3", 2): 2},
     "resnet8": {("3x3", 1): 5, ("3x3", 2): 2, ("1x1", 2): 2},
     "resnet20": {("3x3", 1): 17, ("3x3", 2): 2, ("1x1", 2): 2},
+    "thin_bottleneck": {("3x3", 1): 2, ("3x3", 2): 1, ("1x1", 1): 5, ("1x1", 2): 1},
+    "thin_imagenet": {("7x7", 2): 1, ("3x3", 1): 3, ("3x3", 2): 1, ("1x1", 2): 1},
 }
+STEMS = {"thin_imagenet": "imagenet"}  # the others have the default one
 FAMILIES = [
     "small_cnn",
+    pytest.param("thin_bottleneck", marks=pytest.mark.slow),
+    pytest.param("thin_imagenet", marks=pytest.mark.slow),
     pytest.param("resnet8", marks=pytest.mark.slow),
     pytest.param("resnet20", marks=pytest.mark.slow),
 ]
+
+
+@pytest.fixture(autouse=True)
+def thin_networks(monkeypatch):
+    """The other block and the other stem, in networks that compile in seconds."""
+    thin = functools.partial(resnet.ResNet, blocks=(1, 1), base_width=4)
+    deep = functools.partial(thin, block=resnet.Bottleneck)
+    monkeypatch.setitem(MODELS, "thin_bottleneck", deep)
+    monkeypatch.setitem(MODELS, "thin_imagenet", thin)
 
 
 def _programs(model: str) -> dict[str, str]:
@@ -40,6 +56,8 @@ def _programs(model: str) -> dict[str, str]:
     # Of real size: where an image is smaller than a kernel, XLA swaps the two.
     sizes = {"data__image_size": 32, "data__batch_size": 4}
     fields = {"teacher__model": model, "student__model": model, "chunk_steps": 3}
+    if model in STEMS:
+        fields |= {f"{who}__arch__stem": STEMS[model] for who in ("teacher", "student")}
     config = tiny.config(students, **sizes, **fields)
     parts = experiment.build(config, data.load(config.data))
     engine, template = Engine(parts), experiment.state_template(parts)
@@ -100,9 +118,8 @@ def test_the_guarded_networks_have_the_convolutions_that_are_counted(
         return conv.stock(images, kernel, stride)
 
     monkeypatch.setattr(conv, "convolve", counted)
-    from spaced_kd.models import make_model
-
-    network = make_model(model, 10)
+    arch = ArchConfig(stem=STEMS.get(model, ArchConfig.stem))
+    network = make_model(model, 10, arch)
     image = jnp.zeros((2, 8, 8, 3))
     jax.eval_shape(lambda k: network.init(k, image, train=False), jax.random.key(0))
     assert seen == CONVOLUTIONS[model]

@@ -62,13 +62,6 @@ def test_hessian_vector_products_work_and_agree():
     )
 
 
-class _Net(nn.Module):
-    @nn.compact
-    def __call__(self, x):
-        x = nn.relu(conv.Conv(4, stride=2)(x))
-        return conv.Conv(4, 1)(x).sum()
-
-
 def _slow_convolutions(form) -> list[str]:
     """Layouts in a compiled scan of training steps of a three-layer network."""
     images = jnp.ones((5, 4, 8, 8, 3))

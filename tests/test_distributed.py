@@ -1,5 +1,6 @@
 """Who is who in a run of several processes."""
 
+import socket
 from pathlib import Path
 
 import jax
@@ -69,7 +70,9 @@ def test_slurm_tells_who_this_is(monkeypatch):
     }.items():
         monkeypatch.setenv(name, value)
     # 65535 - 4096 + 1 + 4100 % 4096, by JAX's rule.
-    assert place(None, None, None, "auto") == Place("node007", 61444, 8, 5, (1,))
+    assert place(None, None, None, "auto") == Place(
+        "node007", 61444, 8, 5, (1,), detected=True
+    )
 
 
 def test_the_command_line_takes_the_flags(monkeypatch, tmp_path):
@@ -89,6 +92,54 @@ def test_one_process_joins_nothing():
     with distributed.joined(None) as peers:
         assert type(peers) is Peers
     assert not jax.distributed.is_initialized()
+
+
+class Group(Peers):
+    """Peers that note with which words this process left."""
+
+    left: tuple[int, str] = (0, "")
+
+    def leave(self, code, message):
+        self.left = self.left if self.left[0] else (code, message)
+
+
+def test_a_jax_that_does_not_start_is_one_line_for_all(monkeypatch):
+    """The others would wait for minutes for a process that has long ended."""
+    group = Group(1, ["process 0 on a", "process 1 on b"])
+    meet = lambda place, timeout: (group, "127.0.0.1:9", 8477)
+    monkeypatch.setattr(distributed, "_meet", meet)
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("DEADLINE_EXCEEDED: barrier\ntimed out")
+
+    monkeypatch.setattr(jax.distributed, "initialize", fail)
+    told = "process 1 did not start JAX (DEADLINE_EXCEEDED: barrier timed out); all "
+    told += "processes must reach port 8477 of node0, process 0."
+    place = Place("node0", 8476, 2, 1)
+    with pytest.raises(PeerError) as error, distributed.joined(place):
+        pass
+    assert str(error.value) == told
+    assert group.left == (8, told)
+
+
+@pytest.mark.parametrize(("detected", "wanted"), [(False, 8477), (True, 0)])
+def test_the_second_port_follows_the_first(detected, wanted, monkeypatch):
+    """A firewall can be told it; the next one of a cluster's job is the next job's."""
+    asked = []
+    monkeypatch.setattr(distributed, "_free_port", lambda p: asked.append(p) or 5555)
+    hub = lambda address, count, version, service, timeout: service
+    monkeypatch.setattr(distributed.rendezvous, "open_hub", hub)
+    found = distributed._meet(Place("n", 8476, 2, 0, detected=detected), 1.0)
+    assert found == (5555, "127.0.0.1:5555", 5555)
+    assert asked == [wanted]
+
+
+def test_a_second_port_in_use_gives_way_to_a_free_one():
+    with socket.create_server(("", 0)) as server:
+        taken = server.getsockname()[1]
+        assert distributed._free_port(taken) != taken
+    assert distributed._free_port(taken) == taken
+    assert 0 < distributed._free_port(65536) < 65536
 
 
 class Votes(Peers):

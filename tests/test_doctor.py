@@ -91,11 +91,76 @@ def test_a_full_disk_is_a_storage_problem(run, tmp_path, monkeypatch):
     assert out.splitlines()[-1].endswith("cannot start (exit code 7)")
 
 
-def test_a_device_that_is_too_small_is_not_probed(run, monkeypatch):
+def test_a_device_that_is_too_small_is_not_touched(run, monkeypatch):
+    """Bringing the data there would end in the device's own error."""
+
+    def refuse(parts):
+        raise AssertionError("data were brought to the device")
+
     monkeypatch.setattr(footprint, "memory_limit", lambda device: 5000)
+    monkeypatch.setattr(doctor, "Probe", refuse)
     code, out, _ = run(probe_steps=4)
     assert code == 9
-    assert "which has 5 kB" in _unwrapped(out) and "speed" not in out
+    assert "at least" in _unwrapped(out) and "which has 5 kB" in _unwrapped(out)
+
+
+def test_programs_that_need_too_much_are_not_run(run, monkeypatch):
+    """Data and state of this run fit into 10 MB, activations would not."""
+    monkeypatch.setattr(footprint, "memory_limit", lambda device: 10**7)
+    monkeypatch.setattr(probe.Probe, "work_bytes", 10**8)
+    code, out, _ = run(probe_steps=4)
+    assert code == 9
+    assert "which has 10 MB" in _unwrapped(out) and "speed" not in out
+
+
+@pytest.mark.parametrize("place", ["_compile", "measure"])
+def test_a_device_whose_memory_runs_out_is_one_line(place, run, monkeypatch):
+    """What the compiler counts is less than what a device must hold."""
+
+    def fail(self, *args):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nby 3 GiB")
+
+    monkeypatch.setattr(probe.Probe, place, fail)
+    code, out, err = run(probe_steps=4)
+    assert code == 9 and err == ""
+    assert "(RESOURCE_EXHAUSTED: Out of memory by 3 GiB)" in _unwrapped(out)
+
+
+def test_other_errors_of_jax_are_not_taken_for_a_full_device(run, monkeypatch):
+    def fail(self, *args):
+        raise jax.errors.JaxRuntimeError("INTERNAL: a bug")
+
+    monkeypatch.setattr(probe.Probe, "measure", fail)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        run(probe_steps=4)
+
+
+def test_a_folder_in_use_is_refused_and_left_alone(run, tmp_path):
+    """A check that took the lock would end the run that starts meanwhile."""
+    folder = tmp_path / "run"
+    with workdir.lock(folder):
+        before = (folder / ".lock").read_bytes()
+        code, out, _ = run(f"--workdir={folder}")
+        assert code == 5
+        assert "is in use by process" in _unwrapped(out)
+        assert [p.name for p in folder.iterdir()] == [".lock"]
+        assert (folder / ".lock").read_bytes() == before
+    assert run(f"--workdir={folder}")[0] == 0
+
+
+def test_what_a_workdir_holds_need_not_be_free_again(tmp_path):
+    """A run that fills a disk could never be continued."""
+    whole = footprint.Disk(checkpoints=4 * 1200, best=500)
+    assert footprint.disk_growth(whole, 3, tmp_path / "new") == whole
+    for name, size in (("checkpoints/1/a", 2000), ("checkpoints/2/b", 1000)):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(bytes(size))
+    assert footprint.disk_growth(whole, 3, tmp_path) == (1800, 500)
+    (tmp_path / "checkpoints/3").write_bytes(bytes(1500))
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "c").write_bytes(bytes(900))
+    # One checkpoint is always written before another is deleted.
+    assert footprint.disk_growth(whole, 3, tmp_path) == (1200, 0)
 
 
 def test_the_folder_of_another_run_is_refused(run, tmp_path):
@@ -204,8 +269,8 @@ def test_disk_and_memory_are_the_real_bytes_of_the_state():
     disk = footprint.disk(parts, template)
     assert disk.checkpoints == pytest.approx(4 * 1.2 * whole, abs=1)
     assert disk.best == best
-    memory = footprint.memory(parts, template, data_bytes=10, work_bytes=20)
-    assert memory == (10 + 40 * 8 * 8 * 3, whole, best, 20)
+    memory = footprint.memory(parts, template, work_bytes=20)
+    assert memory == (140 * 8 * 8 * 3 + 100 * 4, whole, best, 20)
 
 
 def test_seeds_on_devices_of_their_own_share_no_memory():
@@ -214,13 +279,13 @@ def test_seeds_on_devices_of_their_own_share_no_memory():
     template = experiment.state_template(parts)
     one = footprint.num_bytes(template[:1])
     # Two of the three seeds lie on the first device.
-    assert footprint.memory(parts, template, 0, 0).state == 2 * one
+    assert footprint.memory(parts, template, 0).state == 2 * one
 
 
 class _PretendedProbe:
     """Knows everything at once."""
 
-    compile_seconds, data_bytes, work_bytes = 1.0, 10, 20
+    compile_seconds, work_bytes = 1.0, 20
 
     def __init__(self, parts):
         self._kinds = sorted({probe.kind_of(tick) for tick in parts.ticks})

@@ -171,6 +171,32 @@ def test_the_card_tells_how_pixels_become_what_the_network_saw(run, tmp_path):
     assert str(list(dataset.mean)) in _card(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "taken at their own size of 8x8 pixels"),
+        (
+            {"data__image_size": 12, "data__interpolation": "bicubic"},
+            "resized to 12x12 pixels (bicubic)",
+        ),
+        (
+            {"data__image_size": 12, "data__eval_resize": 14},
+            "resized to 14 pixels on their shorter side (bilinear), of which the "
+            "centre of 12x12 was cut out",
+        ),
+    ],
+)
+def test_the_card_tells_how_test_images_were_resized(fields, words, tmp_path):
+    """Judged otherwise, the same weights look worse than in the run."""
+    config = tiny.config({"online": student(plan="online")}, num_epochs=1, **fields)
+    _untrained(config, tmp_path / "w")
+    export.export_student(tmp_path / "w", "online", tmp_path / "o")
+    assert words in " ".join(_card(tmp_path / "o").split())
+    about, data = _about(tmp_path / "o"), config.data
+    for name in ("image_size", "eval_resize", "interpolation"):
+        assert about[name] == getattr(data, name)
+
+
 def _main(*arguments):
     return export.main(["export", *arguments])
 
@@ -222,7 +248,7 @@ def _damaged(run, tmp_path, change):
 
 def _old_plan(copy):
     plan = json.loads((copy / "plan.json").read_text())
-    del plan["input"]
+    del plan["input"]["interpolation"]
     (copy / "plan.json").write_text(json.dumps(plan))
 
 

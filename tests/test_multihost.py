@@ -276,7 +276,7 @@ def test_processes_of_different_configurations_refuse_to_train_together(pair):
 STAND_IN = """#!/usr/bin/env bash
 if [ "$1" = -c ]; then echo 12345; exit; fi
 for id in 0 1 2; do case "$*" in *--process_id=$id*) break ;; esac; done
-echo "$JAX_NUM_CPU_DEVICES $*" > "said_$id"
+echo "${JAX_NUM_CPU_DEVICES:-$CUDA_VISIBLE_DEVICES} $*" > "said_$id"
 if [ -n "${WAIT:-}" ]; then
   trap 'exit 75' TERM
   touch "ready_$id"
@@ -316,6 +316,23 @@ def test_the_script_ends_with_the_code_that_says_most(script, codes, worst):
             "2 -m spaced_kd.main --coordinator=127.0.0.1:12345 --num_processes=3 "
             f"--process_id={process} --workdir=w\n"
         )
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"), [(None, "012"), ("5,2,7,6", "527"), ("5,2", None)]
+)
+def test_each_process_gets_one_of_the_gpus_that_are_visible(visible, expected, script):
+    """The batch system's choice would be undone, and another user's GPU taken."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("CUDA", "JAX"))}
+    env |= {"CODES": "0,0,0"} | ({"CUDA_VISIBLE_DEVICES": visible} if visible else {})
+    done = subprocess.run([script, "3", "gpu"], env=env, capture_output=True, text=True)
+    if expected is None:
+        assert done.returncode == 2
+        assert "CUDA_VISIBLE_DEVICES='5,2' has fewer than N=3" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    said = [(script.parents[1] / f"said_{k}").read_text()[0] for k in range(3)]
+    assert said == list(expected)
 
 
 def test_the_script_passes_a_signal_on(script):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from spaced_kd import peers, shield
+from spaced_kd import peers, rendezvous, shield
 from spaced_kd.errors import ConfigError, PeerError
 from spaced_kd.peers import Peers
 from spaced_kd.rendezvous import open_hub, open_spoke
@@ -83,6 +83,21 @@ def test_who_does_not_come_is_named():
         with pytest.raises(PeerError, match="process 1 of 3 did not reach"):
             spoke.result()
     assert "\n" not in str(error.value)
+
+
+def test_process_0_says_how_long_to_wait(monkeypatch):
+    """Of two clocks that start apart, a process's own would end too early."""
+    monkeypatch.setattr(rendezvous, "_GRACE_SECONDS", 0.1)
+    address = free_address()
+    with ThreadPoolExecutor(2) as pool:
+        hub = pool.submit(open_hub, address, 3, VERSION, 77, 20.0)
+        early = pool.submit(open_spoke, address, 1, 3, VERSION, 0.3)
+        time.sleep(1.5)
+        late, _ = open_spoke(address, 2, 3, VERSION, 20.0)
+        group = [hub.result(), early.result()[0], late]
+    assert [member.index for member in group] == [0, 1, 2]
+    for member in group:
+        member.leave(0, "")
 
 
 def test_a_process_0_that_is_not_there_is_named():

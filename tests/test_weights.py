@@ -224,6 +224,16 @@ def test_damaged_other_and_absent_files_are_one_line(tmp_path):
     assert "nowhere" in _error(tmp_path / "nowhere", kind=StorageError)
 
 
+def test_a_type_that_numpy_lacks_is_one_line(tmp_path):
+    """As quantised models are stored; written by hand, since NumPy cannot."""
+    header = {"fc.bias": {"dtype": "F8_E4M3", "shape": [5], "data_offsets": [0, 5]}}
+    text = json.dumps(header).encode()
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(5))
+    message = _error(path)
+    assert "fc.bias (F8_E4M3)" in message and "convert" in message
+
+
 # A long header may begin with the byte that begins a pickle.
 def test_a_header_length_that_looks_like_a_pickle_is_read(tmp_path):
     model = _resnet()

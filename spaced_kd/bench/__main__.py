@@ -44,6 +44,8 @@ def main(argv: Sequence[str]) -> int:
     Args:
       argv: program name and arguments.
     """
+    # Or this process would take most of a GPU's memory away from its workers.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     backend.configure()
     from spaced_kd.bench import cases
 

@@ -128,32 +128,19 @@ class Arrangement:
         return self._engine.first_call(self._states, tick)
 
 
-class Pmapped:
-    """The lockstep chunk of a one-device run, compiled by pmap instead of jit."""
+class Chunk:
+    """A compiled chunk that is called with the same batches every time."""
 
-    def __init__(self, parts: Experiment):
-        """Prepare; the first call compiles."""
-        axis = parallel.BatchAxis(parallel.BATCH_AXIS)
-        networks = parts.networks(axis)
-        tick = next(t for t in parts.ticks if isinstance(t, Lockstep))
-        chunk = steps.compose(
-            steps.lockstep(
-                networks.teacher, networks.students, tick.members, axis, parts.spec
-            ),
-            "scan",
-        )
-        states = experiment.init_states(parts)
-        _, arguments = Engine(parts).first_call(states, tick)
-        self._carry, *rest, slots = arguments
-        # One more axis, which pmap splits over its one device.
-        slots = jax.tree.map(
-            lambda s: s._replace(index=s.index[:, None]), slots, is_leaf=_is_slots
-        )
-        self._rest = (*rest, slots)
-        in_axes: Any = (None, None, None, None, steps.slots_axes(slots))
-        devices = parts.groups[0].devices
-        self._program = parallel.pmapped(chunk, devices, in_axes, None, (0,))
-        self._steps = tick.stop - tick.start
+    def __init__(self, program: Callable, arguments: tuple, num_steps: int):
+        """Prepare; the first call compiles.
+
+        Args:
+          program: of `steps.compose`; donates its first argument.
+          arguments: of the first call.
+          num_steps: of the chunk.
+        """
+        self._program, self._steps = program, num_steps
+        self._carry, *self._rest = arguments
 
     def __call__(self) -> float:
         """Run the chunk once; return seconds a step."""
@@ -161,6 +148,38 @@ class Pmapped:
         self._carry, _ = self._program(self._carry, *self._rest)
         jax.block_until_ready(self._carry)
         return (time.perf_counter() - started) / self._steps
+
+
+def jitted(parts: Experiment) -> Chunk:
+    """Return the lockstep chunk of a one-device run as the engine compiles it: jit."""
+    tick = _first_lockstep(parts)
+    program, arguments = Engine(parts).first_call(experiment.init_states(parts), tick)
+    return Chunk(program, arguments, tick.stop - tick.start)
+
+
+def pmapped(parts: Experiment) -> Chunk:
+    """Return the same chunk, compiled by pmap."""
+    axis = parallel.BatchAxis(parallel.BATCH_AXIS)
+    networks, tick = parts.networks(axis), _first_lockstep(parts)
+    chunk = steps.compose(
+        steps.lockstep(
+            networks.teacher, networks.students, tick.members, axis, parts.spec
+        ),
+        "scan",
+    )
+    _, arguments = Engine(parts).first_call(experiment.init_states(parts), tick)
+    *others, slots = arguments
+    # One more axis, which pmap splits over its one device.
+    slots = jax.tree.map(
+        lambda s: s._replace(index=s.index[:, None]), slots, is_leaf=_is_slots
+    )
+    in_axes: Any = (None, None, None, None, steps.slots_axes(slots))
+    program = parallel.pmapped(chunk, parts.groups[0].devices, in_axes, (0,))
+    return Chunk(program, (*others, slots), tick.stop - tick.start)
+
+
+def _first_lockstep(parts: Experiment) -> Lockstep:
+    return next(t for t in parts.ticks if isinstance(t, Lockstep))
 
 
 class Augmentation:

@@ -15,9 +15,10 @@ from spaced_kd.bench.arrangement import (
     SPACED,
     Arrangement,
     Augmentation,
-    Pmapped,
     Settings,
     build,
+    jitted,
+    pmapped,
     replay_bytes,
 )
 from spaced_kd.bench.ratios import (
@@ -122,8 +123,8 @@ def scan_against_loop(bench: Bench) -> Result:
 
 def pmap_against_jit(bench: Bench) -> Result:
     """Both compilers on one device, and several devices against one."""
-    jit = Arrangement(build(bench.settings, {"spaced": SPACED}), (Lockstep,))
-    times = bench.time({"pmap": Pmapped(jit.parts), "jit": jit})
+    parts = build(bench.settings, {"spaced": SPACED})
+    times = bench.time({"pmap": pmapped(parts), "jit": jitted(parts)})
     rows = [compare("d", "pmap / jit, one device", times["pmap"], times["jit"], 1.1)]
     on_cpu = jax.default_backend() == "cpu"
     count = VIRTUAL_DEVICES if on_cpu else jax.local_device_count()
@@ -133,6 +134,16 @@ def pmap_against_jit(bench: Bench) -> Result:
             *rows,
             Row("d", name, note="not available: needs a batch for two"),
         ], times
+    try:
+        found = _devices_against_one(bench, count)
+    except Unavailable as error:
+        return [*rows, Row("d", name, note=f"not available: {error}")], times
+    limit = 1.1 if on_cpu else None
+    over, under = found[f"{count} devices"], found["1 devices"]
+    return [*rows, compare("d", name, over, under, limit)], times | found
+
+
+def _devices_against_one(bench: Bench, count: int) -> Times:
     workers: dict[str, Worker] = {}
     with ending(workers):
         for devices in (1, count):
@@ -142,10 +153,7 @@ def pmap_against_jit(bench: Bench) -> Result:
                 {"JAX_NUM_CPU_DEVICES": str(count)},
                 num_devices=devices,
             )
-        found = bench.time(workers)
-    limit = 1.1 if on_cpu else None
-    over, under = found[f"{count} devices"], found["1 devices"]
-    return [*rows, compare("d", name, over, under, limit)], times | found
+        return bench.time(workers)
 
 
 def streamed_against_resident(bench: Bench) -> Result:
@@ -173,7 +181,8 @@ def warm_against_cold_start(bench: Bench) -> Result:
     for _ in range(bench.settings.rounds):
         with tempfile.TemporaryDirectory() as folder:
             for name in times:
-                env = {"XDG_CACHE_HOME": folder}
+                # The first would take the place of the second.
+                env = {"JAX_COMPILATION_CACHE_DIR": None, "XDG_CACHE_HOME": folder}
                 worker = Worker("jax", bench.settings, env)
                 times[name].append(worker.startup_seconds)
                 worker.end()
@@ -198,25 +207,30 @@ def jax_against_torch(bench: Bench) -> Result:
     if importlib.util.find_spec("torch") is None:
         return [Row("i", name, note="not available: PyTorch is not installed")], {}
     rows: list[Row] = []
-    workers: dict[str, Worker] = {}
-    with ending(workers):
-        env = {"JAX_DEFAULT_MATMUL_PRECISION": "float32"}
-        workers["jax"] = Worker("jax", bench.settings, env, **PLAIN)
+    times: Times = {}
+    env = {"JAX_DEFAULT_MATMUL_PRECISION": "float32"}
+    ours = Worker("jax", bench.settings, env, **PLAIN)
+    with ending({"jax": ours}):
+        # Layout by layout, so that one whose process ends takes no other's row along.
         for layout in TORCH:
+            limit = 1.0 if layout == "eager NCHW" else None
             try:
-                env = {"OMP_WAIT_POLICY": "PASSIVE"}
-                workers[layout] = Worker(layout, bench.settings, env)
+                found = _against_layout(bench, ours, layout)
             except Unavailable as error:
                 rows.append(
                     Row("i", f"{name} {layout}", note=f"not available: {error}")
                 )
-        times = bench.time(workers)
-    for layout in TORCH:
-        if layout in times:
-            limit = 1.25 if layout == "eager NCHW" else None
-            over, under = times["jax"], times[layout]
+                continue
+            over, under = found["jax"], found[layout]
             rows.append(compare("i", f"{name} {layout}", over, under, limit))
+            times |= {f"jax, beside {layout}": over, layout: under}
     return rows, times
+
+
+def _against_layout(bench: Bench, ours: Worker, layout: str) -> Times:
+    theirs = Worker(layout, bench.settings, {"OMP_WAIT_POLICY": "PASSIVE"})
+    with ending({layout: theirs}):
+        return bench.time({"jax": ours, layout: theirs})
 
 
 def unrolled_against_sequential(bench: Bench) -> Result:

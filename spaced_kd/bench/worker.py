@@ -29,13 +29,15 @@ class Unavailable(Exception):
 class Worker:
     """A child process; calling it measures once."""
 
-    def __init__(self, kind: str, settings: Settings, env: Mapping[str, str], **more):
+    def __init__(
+        self, kind: str, settings: Settings, env: Mapping[str, str | None], **more
+    ):
         """Start, wait until its first call is done, and stop it for the time being.
 
         Args:
           kind: "jax", or a key of `torch_step.LAYOUTS`.
           settings: shared by all cases.
-          env: environment variables to add.
+          env: environment variables to set, or with None to take away.
           **more: of `arrangement.build`, for JAX.
 
         Raises:
@@ -49,7 +51,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env=os.environ | env,
+            env={k: v for k, v in (os.environ | env).items() if v is not None},
             text=True,
         )
         try:
@@ -60,11 +62,17 @@ class Worker:
         self._child.send_signal(signal.SIGSTOP)
 
     def __call__(self) -> float:
-        """Wake the worker, measure once, stop it again; return seconds a step."""
+        """Wake the worker, measure once, stop it again; return seconds a step.
+
+        Raises:
+          Unavailable: the child has ended.
+        """
         self._child.send_signal(signal.SIGCONT)
         assert self._child.stdin is not None
-        self._child.stdin.write("run\n")
-        self._child.stdin.flush()
+        # Of a child that has ended, the missing answer says why.
+        with contextlib.suppress(BrokenPipeError):
+            self._child.stdin.write("run\n")
+            self._child.stdin.flush()
         seconds = float(self._answer())
         self._child.send_signal(signal.SIGSTOP)
         return seconds
