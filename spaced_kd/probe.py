@@ -151,7 +151,8 @@ class Probe:
         found: dict[Kind, Speed] = {}
         for kind in dict.fromkeys(kind_of(tick) for tick in costs):
             tick = by_kind[kind]
-            share = (deadline - self._clock()) / (len(by_kind) - len(found))
+            end = deadline + self._streamed.warm_up_seconds
+            share = (end - self._clock()) / (len(by_kind) - len(found))
             rates = [speed.rate for speed in found.values() if speed.steps]
             rate = sum(rates) / len(rates) if rates else None
             if isinstance(tick, Evaluate):

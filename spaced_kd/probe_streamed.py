@@ -64,6 +64,7 @@ class StreamedTimer:
         """
         self._parts, self._engine, self._clock = parts, engine, clock
         self._single: tuple[Experiment, Engine] | None = None
+        self.warm_up_seconds = 0.0  # of all first calls, which compile
 
     def ticks(
         self,
@@ -91,7 +92,9 @@ class StreamedTimer:
         training = (t for t in parts.ticks if isinstance(t, Segment))
         rows = [list(row) for yes, row in itertools.groupby(training, right) if yes]
         row = itertools.cycle(max(rows, key=len))
+        started = self._clock()
         now, _ = jax.block_until_ready(engine.advance(states, next(row)))
+        self.warm_up_seconds += self._clock() - started
         engine.close()  # with what was read while the program was compiled
         now, running = engine.advance(now, next(row))
         started = self._clock()
@@ -127,9 +130,9 @@ class StreamedTimer:
             return (self._clock() - started) / count
 
         try:
-            batch_seconds(1)
+            self.warm_up_seconds += batch_seconds(1)
             seconds = batch_seconds(1)
-            count = math.floor(share_seconds / max(seconds, 1e-9)) - 2
+            count = math.floor(share_seconds / max(seconds, 1e-9)) - 1
             count = min(count, most_batches, num_batches)
             if count > 1:
                 seconds = batch_seconds(count)

@@ -90,9 +90,10 @@ def test_process_0_says_how_long_to_wait(monkeypatch):
     monkeypatch.setattr(rendezvous, "_GRACE_SECONDS", 0.1)
     address = free_address()
     with ThreadPoolExecutor(2) as pool:
-        hub = pool.submit(open_hub, address, 3, VERSION, 77, 20.0)
+        hub = pool.submit(open_hub, address, 3, VERSION, 77, 5.0)
         early = pool.submit(open_spoke, address, 1, 3, VERSION, 0.3)
         time.sleep(1.5)
+        assert not early.done()
         late, _ = open_spoke(address, 2, 3, VERSION, 20.0)
         group = [hub.result(), early.result()[0], late]
     assert [member.index for member in group] == [0, 1, 2]
