@@ -151,6 +151,40 @@ def _kernel_gradient(images, gradient, stride, size):
     return lax.optimization_barrier(out).transpose(1, 2, 0, 3)
 
 
+def depthwise(
+    images: jax.Array, kernel: jax.Array, stride: int, start: jax.Array | float = 0.0
+) -> jax.Array:
+    """Convolve every channel for itself, zero padding 1, as shifted multiplies.
+
+    XLA:CPU has no fast kernel for convolutions in groups, nor for their gradients; nine
+    products stay elementwise in both directions. They are summed in float32, because
+    nine rounded products would lose more than one.
+
+    Args:
+      images: [B, H, W, C] of any float type.
+      kernel: [3, 3, 1, m C] float32; outputs m c to m c + m - 1 see channel c alone
+        (PyTorch: groups = C).
+      stride: of both spatial axes.
+      start: [m C], what the sum starts from: a bias, or nothing.
+
+    Returns:
+      [B, ceil(H / stride), ceil(W / stride), m C] of the images' type.
+    """
+    count, height, width, channels = images.shape
+    rows, columns = -(-height // stride), -(-width // stride)
+    # Every product reads the image: it must not be computed for each of them.
+    once = _once(images) if jax.default_backend() == "cpu" else images
+    padded = jnp.pad(once.astype(jnp.float32), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    total = jnp.broadcast_to(start, kernel.shape[3:]).reshape(channels, -1)
+    for i in range(3):
+        for j in range(3):
+            down = slice(i, i + stride * (rows - 1) + 1, stride)
+            across = slice(j, j + stride * (columns - 1) + 1, stride)
+            weights = kernel[i, j, 0].reshape(channels, -1)
+            total = total + padded[:, down, across, :, None] * weights
+    return total.reshape(count, rows, columns, -1).astype(images.dtype)
+
+
 def torch_uniform(fan_in: int) -> nn.initializers.Initializer:
     """Return PyTorch's default for weights and biases: U(+-1/sqrt(fan_in))."""
 
@@ -180,11 +214,27 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """Map [B, H, W, C_in] to [B, ceil(H/stride), ceil(W/stride), channels]."""
-        inputs = images.shape[-1]
-        if self.weight_init == "kaiming":
-            init = kaiming_fan_out(self.size, self.channels)
-        else:
-            init = torch_uniform(self.size**2 * inputs)
-        shape = (self.size, self.size, inputs, self.channels)
-        kernel = self.param("kernel", init, shape)
+        shape = (self.size, self.size, images.shape[-1], self.channels)
+        kernel = self.param("kernel", _draws(self.weight_init, shape), shape)
         return convolve(images, kernel.astype(images.dtype), self.stride)
+
+
+class DepthwiseConv(nn.Module):
+    """A 3x3 convolution of every channel for itself, without bias; see `depthwise`."""
+
+    stride: int = 1
+    weight_init: str = "torch"
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Map [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), C]."""
+        shape = (3, 3, 1, images.shape[-1])
+        kernel = self.param("kernel", _draws(self.weight_init, shape), shape)
+        return depthwise(images, kernel, self.stride)
+
+
+def _draws(weight_init: str, shape: tuple[int, ...]) -> nn.initializers.Initializer:
+    size, _, inputs, channels = shape
+    if weight_init == "kaiming":
+        return kaiming_fan_out(size, channels)
+    return torch_uniform(size**2 * inputs)

@@ -1,7 +1,8 @@
 """How PyTorch's networks call our parameters, and in which order their axes are.
 
-ResNets: torchvision's names; DeiT: those of its release; PiT: timm's. Networks that
-PyTorch does not have keep our module names.
+ResNets: torchvision's names, with branches those of the Self-Distillation release;
+DeiT: those of its release; PiT: timm's. Networks that PyTorch does not have keep our
+module names.
 """
 
 import re
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from spaced_kd.models.base import Model
+from spaced_kd.models.branched_resnet import BranchedResNet
 from spaced_kd.models.deit import DeiT
 from spaced_kd.models.pit import PiT
 from spaced_kd.models.resnet import ResNet
@@ -87,6 +89,18 @@ def _resnet(module: str) -> str:
     return names.get(module, re.sub(r"^norm(\d)$", r"bn\1", module))
 
 
+def _branched(module: str) -> str:
+    if match := re.fullmatch(r"branch(\d)_sep(\d)", module):
+        return f"scala{match[1]}.{int(match[2]) - 1}"
+    if match := re.fullmatch(r"branch(\d)_head", module):
+        return f"fc{match[1]}"
+    if match := re.fullmatch(r"(depthwise|pointwise|sep_norm)(\d)", module):
+        kinds = ("depthwise", "pointwise", "sep_norm")  # and a ReLU after each three
+        return f"op.{kinds.index(match[1]) + 4 * (int(match[2]) - 1)}"
+    names = {"head": "fc4", "sep": "0", "norm": "1"}
+    return names.get(module) or _resnet(module)
+
+
 def _deit(module: str) -> str:
     if match := re.fullmatch(r"block(\d+)", module):
         return f"blocks.{int(match[1]) - 1}"
@@ -107,6 +121,7 @@ def _of_transformer(module: str, patch_embed: str) -> str:
 
 
 _FAMILIES: tuple[tuple[type[Model], Callable[[str], str]], ...] = (
+    (BranchedResNet, _branched),
     (ResNet, _resnet),
     (DeiT, _deit),
     (PiT, _pit),

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from spaced_kd.conv import torch_uniform
+from spaced_kd.conv import depthwise, torch_uniform
 from spaced_kd.errors import ConfigError
 from spaced_kd.layers import Dense
 from spaced_kd.parallel import BatchAxis
@@ -170,16 +170,8 @@ class DepthwisePool(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map [b, H, W, C] to [b, ceil(H / 2), ceil(W / 2), 2 C] of the same type."""
-        b, height, width, channels = x.shape
+        channels = x.shape[-1]
         init = torch_uniform(9)
         kernel = self.param("kernel", init, (3, 3, 1, 2 * channels))
         bias = self.param("bias", init, (2 * channels,))
-        rows, columns = -(-height // 2), -(-width // 2)
-        # Summed in float32: nine rounded products would lose more than one.
-        padded = jnp.pad(x.astype(jnp.float32), ((0, 0), (1, 1), (1, 1), (0, 0)))
-        total = bias.reshape(channels, 2)
-        for i in range(3):
-            for j in range(3):
-                seen = padded[:, i : i + 2 * rows - 1 : 2, j : j + 2 * columns - 1 : 2]
-                total = total + seen[..., None] * kernel[i, j, 0].reshape(channels, 2)
-        return total.reshape(b, rows, columns, 2 * channels).astype(x.dtype)
+        return depthwise(x, kernel, 2, bias)

@@ -5,6 +5,7 @@ inside.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -240,7 +241,8 @@ def _refuse_mismatch(
 
 
 def _advice(other: Mapping[str, str], found, expected) -> str:
-    heads = [n for n in other if n.rpartition(".")[0] in ("fc", "head", "head_dist")]
+    is_head = re.compile(r"(fc\d?|head|head_dist)\.\w+").fullmatch
+    heads = [n for n in other if is_head(n)]
     if heads and len(heads) == len(other):
         theirs, ours = found[heads[0]].shape[0], expected[heads[0]][0]
         return f"it has {theirs} classes and the network num_classes={ours}"

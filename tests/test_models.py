@@ -39,6 +39,21 @@ def _resnet(blocks, widths, classes, bottleneck=False, stem=3):
     return total + (inputs + 1) * classes
 
 
+def _sep_conv(inputs, outputs):
+    """Depthwise, pointwise and norm, once at the width it gets, once at its own."""
+    return 2 * 9 * inputs + inputs**2 + 2 * inputs + inputs * outputs + 2 * outputs
+
+
+def _branches(widest, classes):
+    """What three branches add: attention with a norm, SepConvs, a head."""
+    total, halves = 0, {k: widest // 2 ** (4 - k) for k in (1, 2, 3, 4)}
+    for k in (1, 2, 3):
+        total += _sep_conv(halves[k], halves[k]) + 2 * halves[k]
+        total += sum(_sep_conv(halves[j], halves[j + 1]) for j in range(k, 4))
+        total += (widest + 1) * classes
+    return total
+
+
 def _widths(first):
     return tuple(first * 2**stage for stage in range(4))
 
@@ -80,6 +95,11 @@ COUNTS = {
     "resnet34": _resnet((3, 4, 6, 3), _widths(64), 100),
     "resnet50": _resnet((3, 4, 6, 3), _widths(64), 100, bottleneck=True),
     "resnet101": _resnet((3, 4, 23, 3), _widths(64), 100, bottleneck=True),
+    "resnet18_branches": 11_220_132 + _branches(512, 100),
+    "resnet50_branches": _resnet((3, 4, 6, 3), _widths(64), 100, bottleneck=True)
+    + _branches(2048, 100),
+    "resnet101_branches": _resnet((3, 4, 23, 3), _widths(64), 100, bottleneck=True)
+    + _branches(2048, 100),
     "deit_tiny": _deit(32),
     "deit_tiny_distilled": _deit(32, heads=2),
     "pit_tiny": _pit(32),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from spaced_kd import registry
 from spaced_kd.config import ArchConfig
 from spaced_kd.errors import ConfigError
-from spaced_kd.models import deit, mlp, pit, resnet, small_cnn
+from spaced_kd.models import branched_resnet, deit, mlp, pit, resnet, small_cnn
 from spaced_kd.models.base import Model
 
 MODELS = {
@@ -22,6 +22,9 @@ MODELS = {
     "resnet34": resnet.resnet34,
     "resnet50": resnet.resnet50,
     "resnet101": resnet.resnet101,
+    "resnet18_branches": branched_resnet.resnet18_branches,
+    "resnet50_branches": branched_resnet.resnet50_branches,
+    "resnet101_branches": branched_resnet.resnet101_branches,
     "deit_tiny": deit.deit_tiny,
     "deit_tiny_distilled": deit.deit_tiny_distilled,
     "pit_tiny": pit.pit_tiny,

@@ -72,6 +72,11 @@ def _shortcut(block, x: jax.Array, y: jax.Array, norm) -> jax.Array:
     return norm("shortcut_norm", conv(x))
 
 
+def pooled(x: jax.Array) -> jax.Array:
+    """Average [b, H, W, C] of any float type over the image, to [b, C] float32."""
+    return x.astype(jnp.float32).mean((1, 2))
+
+
 class ResNet(Model):
     """Stem, stages of blocks, global average pooling, linear head.
 
@@ -93,10 +98,18 @@ class ResNet(Model):
         self, image: jax.Array, *, train: bool, mask: jax.Array | None = None
     ) -> ModelOutput:
         """Classify [b, H, W, C]; features are the pooled last stage [b, width]."""
+        features = pooled(self.stages(image, train, mask)[-1])
+        return ModelOutput(Dense(self.num_classes, name="head")(features), features)
+
+    def stages(
+        self, image: jax.Array, train: bool, mask: jax.Array | None
+    ) -> list[jax.Array]:
+        """Return each stage's [b, H', W', channels]; only for a `__call__` to call."""
         # Tables 9 and 10 as released (nets.py:13): a factor of the parameters.
         width = int(self.base_width * self.channel_multiple * self.param_factor**0.5)
         x = self._stem(image.astype(self.dtype), width, train, mask)
         block = nn.remat(self.block, static_argnums=(2,)) if self.remat else self.block
+        outputs = []
         for stage, blocks in enumerate(self.blocks):
             for place in range(blocks):
                 stride = 2 if stage > 0 and place == 0 else 1
@@ -105,8 +118,8 @@ class ResNet(Model):
                     width * 2**stage, stride, self.axis, self.weight_init, name=name
                 )
                 x = layer(x, train, mask)
-        features = x.astype(jnp.float32).mean((1, 2))
-        return ModelOutput(Dense(self.num_classes, name="head")(features), features)
+            outputs.append(x)
+        return outputs
 
     def _stem(self, x, width: int, train: bool, mask):
         large = self.stem == "imagenet"

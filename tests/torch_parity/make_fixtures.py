@@ -41,7 +41,8 @@ def record(name, image_shape, arch):
             net.train(mode == "train")
             for key, value in net(image.contiguous()).items():
                 value = value.numpy()
-                found[f"{mode}_{key}"] = thin(value) if key == "features" else value
+                whole = not key.endswith("features")
+                found[f"{mode}_{key}"] = value if whole else thin(value)
     return found
 
 

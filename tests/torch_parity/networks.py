@@ -1,9 +1,10 @@
 """The registered networks in plain PyTorch, written from the published architectures.
 
 An oracle for ours: nothing of the package is imported here. Modules carry the names of
-torchvision (ResNets), of the DeiT release and of timm's PiT, so their state dicts have
-the names that weight files have. `forward` returns a dict with logits and features and,
-from a network with two heads in training, soft_logits.
+torchvision (ResNets), of the Self-Distillation release (branches), of the DeiT release
+and of timm's PiT, so their state dicts have the names that weight files have. `forward`
+returns a dict with logits and features and, from a network with two heads in training,
+soft_logits, from one with branches branch_logits and branch_features.
 """
 
 import torch
@@ -121,6 +122,64 @@ class ResNet(nn.Module):
             x = getattr(self, f"layer{stage + 1}")(x)
         x = F.adaptive_avg_pool2d(x, 1).flatten(1)
         return {"logits": self.fc(x), "features": x}
+
+
+class SepConv(nn.Module):
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        wide = {"kernel_size": 3, "padding": 1, "groups": inputs, "bias": False}
+        self.op = nn.Sequential(
+            nn.Conv2d(inputs, inputs, stride=2, **wide),
+            nn.Conv2d(inputs, inputs, 1, bias=False),
+            nn.BatchNorm2d(inputs),
+            nn.ReLU(),
+            nn.Conv2d(inputs, inputs, **wide),
+            nn.Conv2d(inputs, outputs, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+        )
+
+    def forward(self, x):
+        return self.op(x)
+
+
+class BranchedResNet(ResNet):
+    """The journal's self-distillation network; fc4 is the deepest head."""
+
+    def __init__(self, classes, block, blocks, width):
+        super().__init__(classes, block, blocks, width)
+        del self.fc
+        last = 8 * width * block.expansion
+        for k in (1, 2, 3):
+            inputs = last // 2 ** (4 - k)
+            attention = nn.Sequential(
+                SepConv(inputs, inputs),
+                nn.BatchNorm2d(inputs),
+                nn.ReLU(),
+                nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
+                nn.Sigmoid(),
+            )
+            setattr(self, f"attention{k}", attention)
+            steps = (SepConv(last // 2**j, last // 2 ** (j - 1)) for j in (3, 2, 1))
+            setattr(self, f"scala{k}", nn.Sequential(*list(steps)[k - 1 :]))
+            setattr(self, f"fc{k}", nn.Linear(last, classes))
+        self.fc4 = nn.Linear(last, classes)
+
+    def forward(self, x):
+        x, logits, features = F.relu(self.bn1(self.conv1(x))), [], []
+        for k in (1, 2, 3, 4):
+            x = seen = getattr(self, f"layer{k}")(x)
+            if k < 4:
+                seen = getattr(self, f"attention{k}")(x) * x
+                seen = getattr(self, f"scala{k}")(seen)
+            features.insert(0, F.adaptive_avg_pool2d(seen, 1).flatten(1))
+            logits.insert(0, getattr(self, f"fc{k}")(features[0]))
+        return {
+            "logits": logits[0],
+            "features": features[0],
+            "branch_logits": torch.stack(logits[1:], 1),
+            "branch_features": torch.stack(features[1:], 1),
+        }
 
 
 class Attention(nn.Module):
@@ -291,6 +350,8 @@ def build(name, classes, image_shape, arch):
         width = int(64 * arch.get("param_factor", 1) ** 0.5)
         large_stem = arch.get("stem") == "imagenet"
         return ResNet(classes, *FOUR_STAGES[name], width, large_stem)
+    if name.endswith("_branches"):
+        return BranchedResNet(classes, *FOUR_STAGES[name.removesuffix("_branches")], 64)
     patch = arch.get("patch_size", 16)
     if name.startswith("deit_tiny"):
         return DeiT(classes, image_shape, patch, name.endswith("distilled"))

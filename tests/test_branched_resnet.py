@@ -1,0 +1,137 @@
+"""What the comparison with PyTorch does not show of the networks with branches."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from spaced_kd import conv
+from spaced_kd.config import ArchConfig
+from spaced_kd.errors import ConfigError
+from spaced_kd.models import make_model, resnet
+from spaced_kd.models.branched_resnet import BranchedResNet, SepConv
+from spaced_kd.parallel import BatchAxis
+
+SIZES = {"blocks": (1, 1, 1, 1), "base_width": 4}
+IMAGE = jax.random.normal(jax.random.key(1), (4, 16, 16, 3))
+
+
+def _network(**fields):
+    return BranchedResNet(5, **SIZES, **fields)
+
+
+@functools.cache
+def _variables():
+    return jax.jit(lambda: _network().init(jax.random.key(0), IMAGE, train=False))()
+
+
+def _train(model, image, mask=None):
+    run = lambda v, x: model.apply(v, x, train=True, mask=mask, mutable=["batch_stats"])
+    return jax.jit(run)(_variables(), image)
+
+
+def test_branches_leave_the_trunk_as_it_is():
+    """Attention masks what a branch sees, not what the next stage sees."""
+    out, moved = _train(_network(), IMAGE)
+    plain, plain_moved = _train(resnet.ResNet(5, **SIZES), IMAGE)
+    chex.assert_trees_all_close(out.logits, plain.logits, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(out.features, plain.features, rtol=1e-5, atol=1e-6)
+    assert plain.branch_logits is None and plain.branch_features is None
+    for name in ("stem_norm", "stage4_block1"):
+        chex.assert_trees_all_close(
+            moved["batch_stats"][name], plain_moved["batch_stats"][name], rtol=1e-5
+        )
+
+
+def test_each_head_reads_the_features_beside_it():
+    out, _ = _train(_network(), IMAGE)
+    assert out.branch_features.shape == (4, 3, 32)
+    for row, number in enumerate((3, 2, 1)):
+        head = _variables()["params"][f"branch{number}_head"]
+        expected = out.branch_features[:, row] @ head["kernel"] + head["bias"]
+        np.testing.assert_allclose(out.branch_logits[:, row], expected, rtol=1e-4)
+
+
+def test_padding_changes_nothing_for_the_real_examples():
+    junk = jnp.full((2, 16, 16, 3), 50.0)
+    out, moved = _train(_network(), IMAGE)
+    padded = jnp.concatenate([IMAGE, junk])
+    masked, masked_moved = _train(_network(), padded, jnp.arange(6) < 4)
+    chex.assert_trees_all_close(
+        jax.tree.map(lambda x: x[:4], masked), out, rtol=1e-3, atol=1e-4
+    )
+    chex.assert_trees_all_close(masked_moved, moved, rtol=1e-4, atol=1e-5)
+
+
+def test_two_shards_equal_the_whole():
+    out, _ = _train(_network(), IMAGE)
+    model = _network(axis=BatchAxis("d"))
+    shard = lambda x: _train(model, x)[0]
+    parts = jax.vmap(shard, axis_name="d")(IMAGE.reshape(2, 2, 16, 16, 3))
+    joined = jax.tree.map(lambda x: x.reshape(4, *x.shape[2:]), parts)
+    chex.assert_trees_all_close(joined, out, rtol=1e-3, atol=1e-4)
+
+
+def test_bfloat16_and_remat_change_neither_names_nor_types_of_the_outputs():
+    model = _network(dtype=jnp.bfloat16, remat=True)
+    init = lambda m: jax.eval_shape(
+        lambda: m.init(jax.random.key(0), IMAGE, train=False)
+    )
+    chex.assert_trees_all_equal_shapes_and_dtypes(init(model), init(_network()))
+    exact, _ = _train(_network(), IMAGE)
+    out, _ = _train(model, IMAGE)
+    for ours, reference in zip(
+        jax.tree.leaves(out), jax.tree.leaves(exact), strict=True
+    ):
+        assert ours.dtype == jnp.float32
+        error = jnp.abs(ours - reference).max() / jnp.abs(reference).max()
+        assert 0 < error < 0.1
+
+
+def test_kaiming_draws_reach_the_branches():
+    """PyTorch's fan out of a grouped convolution is 9 C, of a pointwise one C_out."""
+    layer = SepConv(64, BatchAxis(), "kaiming")
+    image = jnp.zeros((1, 4, 4, 64))
+    params = layer.init(jax.random.key(0), image, False, None)["params"]
+    for name, fan in (("depthwise1", 9 * 64), ("pointwise2", 64)):
+        found = np.asarray(params[name]["kernel"]).std()
+        np.testing.assert_allclose(found, (2 / fan) ** 0.5, rtol=0.1)
+
+
+@pytest.mark.parametrize(("stem", "side"), [("cifar", 12), ("imagenet", 48)])
+def test_an_image_that_cannot_be_halved_is_refused_in_one_line(stem, side):
+    model = make_model("resnet18_branches", 5, ArchConfig(stem=stem))
+    image = jnp.zeros((1, side, side, 3))
+    with pytest.raises(ConfigError, match=f"{side}x{side} pixels.*multiple of") as e:
+        jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(("stride", "size"), [(1, 6), (2, 6), (2, 5)])
+def test_depthwise_equals_a_grouped_convolution_with_its_gradients(stride, size):
+    image = jax.random.normal(jax.random.key(0), (2, size, size, 3))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 1, 6))
+
+    def grouped(x, w):
+        return jax.lax.conv_general_dilated(
+            x,
+            w,
+            (stride, stride),
+            ((1, 1), (1, 1)),
+            dimension_numbers=conv.LAYOUT,
+            feature_group_count=3,
+        )
+
+    ours = lambda x, w: conv.depthwise(x, w, stride)
+    results = [
+        (form(image, kernel), jax.grad(lambda *a, f=form: (f(*a) ** 2).sum(), (0, 1)))
+        for form in (ours, grouped)
+    ]
+    (out, grads), (expected, expected_grads) = results
+    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
+    chex.assert_trees_all_close(
+        grads(image, kernel), expected_grads(image, kernel), rtol=1e-4, atol=1e-4
+    )
