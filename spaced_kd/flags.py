@@ -79,4 +79,6 @@ def report(error: SpacedKDError) -> int:
 def _one_line(error: BaseException) -> str:
     # The message of a failing config file is a whole traceback; its last line says it.
     last = [line for line in str(error).splitlines() if line.strip()][-1].strip()
-    return re.sub(r"^[\w.]*(Error|Exception): ", "", last).rstrip(".")
+    last = re.sub(r"^[\w.]*(Error|Exception): ", "", last)
+    # A KeyError's text is a repr: the unknown field, a line break, a guess.
+    return last.strip("'").replace("\\'", "'").replace("\\n", ": ").rstrip(".?")

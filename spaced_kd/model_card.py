@@ -30,6 +30,8 @@ tags: [image-classification, knowledge-distillation, jax, flax]
 ## Use
 
 ```python
+import spaced_kd
+
 model, variables = spaced_kd.load_student("FOLDER")
 logits = model.apply(variables, images, train=False).logits
 ```
