@@ -156,8 +156,9 @@ def test_the_two_lines_of_the_card_run(run, tmp_path):
     _, workdir, _ = run
     export.export_student(workdir, "spaced", tmp_path)
     code = _card(tmp_path).split("```python\n")[1].split("```")[0]
-    assert code.count("\n") == 2
-    scope = {"spaced_kd": spaced_kd, "images": jnp.zeros((1, 8, 8, 3))}
+    # An import and a blank line before them, so that it can be pasted as it is.
+    assert code.startswith("import spaced_kd\n\n") and code.count("\n") == 4
+    scope: dict = {"images": jnp.zeros((1, 8, 8, 3))}
     exec(code.replace("FOLDER", str(tmp_path)), scope)
     assert scope["logits"].shape == (1, scope["model"].num_classes)
 
