@@ -12,7 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spaced_kd.spread import Difference, Spread
+from spaced_kd import exits
+from spaced_kd.exits import ExitResult
+from spaced_kd.spread import Difference, Spread, over_training
 from spaced_kd.tables import Table
 from spaced_kd.writers import Row, read_json, read_rows, write_whole
 
@@ -31,6 +33,8 @@ class NetworkResult:
     acc1_*, acc5_last, teacher_agreement_last: percent, on the test set.
     loss_last, teacher_kl_last: nats, on the test set.
     forward_passes, backward_passes: batches.
+    quoted: whose the other values are, of a network with several exits. exits: what
+      each of these reaches; {} for a network that has one.
     """
 
     complete: bool
@@ -50,6 +54,8 @@ class NetworkResult:
     plan: str | None
     forward_passes: int
     backward_passes: int
+    quoted: str | None = None
+    exits: dict[str, ExitResult] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-able values; no difference where there is none to take."""
@@ -61,8 +67,9 @@ class NetworkResult:
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """All final numbers of a run; prints as a table, also in a notebook.
+    """All final numbers of a run; prints as tables, also in a notebook.
 
+    teacher: None in a run without one.
     reference: the student that differences are taken to; None if the run has it not.
     timing: seconds spent and images a second; the only values that differ when the same
       run is done twice.
@@ -71,14 +78,15 @@ class Results:
     complete: bool
     num_seeds: int
     reference: str | None
-    teacher: NetworkResult
+    teacher: NetworkResult | None
     students: dict[str, NetworkResult]
     timing: dict[str, float | None]
 
     @property
     def networks(self) -> dict[str, NetworkResult]:
-        """The teacher, then the students in the order of the config."""
-        return {"teacher": self.teacher, **self.students}
+        """The teacher, if any, then the students in the order of the config."""
+        teacher = {"teacher": self.teacher} if self.teacher else {}
+        return teacher | self.students
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `results.json`."""
@@ -86,7 +94,7 @@ class Results:
             "complete": self.complete,
             "num_seeds": self.num_seeds,
             "reference": self.reference,
-            "teacher": self.teacher.to_dict(),
+            "teacher": self.teacher and self.teacher.to_dict(),
             "students": {name: s.to_dict() for name, s in self.students.items()},
             "timing": self.timing,
         }
@@ -102,32 +110,47 @@ class Results:
         return write_whole(path, text)
 
     def cells(self) -> Table:
-        """Return the table's texts; differences only where there is a reference."""
+        """Return the table's texts; columns only where there is something to say."""
         titles = (
             "network",
             "plan",
             "interval\nepochs / steps",
             "updates",
             "passes\nfwd / bwd",
+            "quoted\nexit",
             "acc1 last\n%",
             f"acc1 mean of\nlast {LAST}, %",
             "acc1 best on test,\noptimistic, %",
             f"acc1 last minus\n{self.reference}, points",
         )
-        columns = len(titles) - (self.reference is None)
-        rows = (self._row(name, net)[:columns] for name, net in self.networks.items())
-        return Table(titles[:columns], tuple(rows), tuple(self._notes()))
+        left_out = {titles[-1]} if self.reference is None else set()
+        if not any(net.exits for net in self.networks.values()):
+            left_out.add("quoted\nexit")
+        shown = [place for place, title in enumerate(titles) if title not in left_out]
+
+        def pick(line: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(line[place] for place in shown)
+
+        rows = (pick(self._row(name, net)) for name, net in self.networks.items())
+        return Table(pick(titles), tuple(rows), tuple(self._notes()))
+
+    def exit_cells(self) -> Table | None:
+        """Return the table of single exits; None where no network has several."""
+        return exits.table(self.networks, LAST)
 
     def table(self) -> str:
-        """Return a plain-text table with aligned columns."""
-        return self.cells().text()
+        """Return plain-text tables with aligned columns."""
+        return "\n\n".join(table.text() for table in self._tables())
 
     def markdown(self) -> str:
-        """Return a Markdown table."""
-        return self.cells().markdown()
+        """Return Markdown tables."""
+        return "\n".join(table.markdown() for table in self._tables())
 
     def _repr_html_(self) -> str:
-        return self.cells().html()
+        return "".join(table.html() for table in self._tables())
+
+    def _tables(self) -> list[Table]:
+        return [table for table in (self.cells(), self.exit_cells()) if table]
 
     def __str__(self) -> str:
         """Return `table()`."""
@@ -144,6 +167,7 @@ class Results:
             interval,
             f"{net.updates:,}",
             f"{net.forward_passes:,} / {net.backward_passes:,}",
+            net.quoted or "-",
             str(net.acc1_last),
             str(net.acc1_mean_last5),
             str(net.acc1_best),
@@ -209,7 +233,7 @@ def compute(
         complete=all(net.complete for net in networks.values()),
         num_seeds=config["num_seeds"],
         reference=reference,
-        teacher=networks["teacher"],
+        teacher=networks.get("teacher"),
         students=students,
         timing=_timing(timings),
     )
@@ -263,23 +287,26 @@ def _network(
     histories = [by_seed[seed] for seed in seeds]
     prefix = f"eval/{metric_prefix(name)}"
 
-    def last(metric: str) -> Spread:
-        return Spread.of([_finite(h[-1].get(prefix + metric)) for h in histories])
+    def over(metric: str) -> tuple[Spread, Spread, Spread]:
+        values = [[row.get(prefix + metric) for row in h] for h in histories]
+        return over_training(values, LAST)
 
-    acc1 = [[_finite(row.get(f"{prefix}acc1")) for row in h] for h in histories]
+    acc1_last, acc1_mean_last5, acc1_best = over("acc1")
     interval = ledger["space_interval_steps"]
     epochs = config["students"][name]["space_interval_epochs"] if interval else None
+    found = exits.by_exit(histories, prefix, LAST)
+    student = config["students"].get(name, {})
     return NetworkResult(
         complete=len(finished) == config["num_seeds"],
         seeds=seeds,
         evaluated_step=min((h[-1]["step"] for h in histories), default=0),
-        acc1_last=last("acc1"),
-        acc1_mean_last5=Spread.of([Spread.of(a[-LAST:]).mean for a in acc1]),
-        acc1_best=Spread.of([_best(a) for a in acc1]),
-        acc5_last=last("acc5"),
-        loss_last=last("loss"),
-        teacher_kl_last=last("teacher_kl"),
-        teacher_agreement_last=last("teacher_agreement"),
+        acc1_last=acc1_last,
+        acc1_mean_last5=acc1_mean_last5,
+        acc1_best=acc1_best,
+        acc5_last=over("acc5")[0],
+        loss_last=over("loss")[0],
+        teacher_kl_last=over("teacher_kl")[0],
+        teacher_agreement_last=over("teacher_agreement")[0],
         acc1_last_minus_reference=None,
         updates=ledger["updates"],
         space_interval_steps=interval,
@@ -287,6 +314,8 @@ def _network(
         plan=ledger["plan"],
         forward_passes=ledger["forward_passes"],
         backward_passes=ledger["backward_passes"],
+        quoted=exits.quoted(student, found),
+        exits=found,
     )
 
 
@@ -311,14 +340,6 @@ def _against(
 
 def _has_finished(net: NetworkResult) -> bool:
     return bool(net.seeds) and net.evaluated_step >= net.updates
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
-
-
-def _best(values: Iterable[float | None]) -> float | None:
-    return max((value for value in values if value is not None), default=None)
 
 
 def _timing(timings: Iterable[Row]) -> dict[str, float | None]:

@@ -95,7 +95,7 @@ def make_plan(students: dict[str, int | None], epochs: int) -> dict:
     return {
         "steps_per_epoch": STEPS_PER_EPOCH,
         "batch_size": BATCH_SIZE,
-        "total_teacher_steps": total,
+        "total_steps": total,
         "networks": networks,
         "segments": segments,
     }
