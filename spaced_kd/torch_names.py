@@ -92,8 +92,8 @@ def _resnet(module: str) -> str:
 def _branched(module: str) -> str:
     if match := re.fullmatch(r"branch(\d)_sep(\d)", module):
         return f"scala{match[1]}.{int(match[2]) - 1}"
-    if match := re.fullmatch(r"branch(\d)_head", module):
-        return f"fc{match[1]}"
+    if match := re.fullmatch(r"branch(\d)_(attention|head)", module):
+        return f"{'fc' if match[2] == 'head' else 'attention'}{match[1]}"
     if match := re.fullmatch(r"(depthwise|pointwise|sep_norm)(\d)", module):
         kinds = ("depthwise", "pointwise", "sep_norm")  # and a ReLU after each three
         return f"op.{kinds.index(match[1]) + 4 * (int(match[2]) - 1)}"

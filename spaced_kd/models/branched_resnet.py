@@ -11,11 +11,11 @@ import functools
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from spaced_kd.conv import Conv, DepthwiseConv
 from spaced_kd.errors import ConfigError
 from spaced_kd.layers import BatchNorm, Dense
+from spaced_kd.models.base import join_exits
 from spaced_kd.models.resnet import Bottleneck, ResNet, pooled
 from spaced_kd.parallel import BatchAxis
 from spaced_kd.types import ModelOutput
@@ -83,33 +83,28 @@ class BranchedResNet(ResNet):
         """
         *stages, last = self.stages(image, train, mask)
         _check_sizes(image, stages, self.stem)
-        found = [
-            self._branch(number, stages[number - 1], last.shape[-1], train, mask)
-            for number in (3, 2, 1)
-        ]
-        logits, features = (jnp.stack(parts, 1) for parts in zip(*found, strict=True))
-        deepest = pooled(last)
-        return ModelOutput(
-            Dense(self.num_classes, name="head")(deepest),
-            deepest,
-            branch_logits=logits,
-            branch_features=features,
-        )
+        exits = [self._exit("head", last)]
+        for number in (3, 2, 1):
+            x = self._branch(number, stages[number - 1], last.shape[-1], train, mask)
+            exits.append(self._exit(f"branch{number}_head", x))
+        return join_exits(exits)
+
+    def _exit(self, name: str, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        features = pooled(x)
+        return Dense(self.num_classes, name=name)(features), features
 
     def _branch(self, number: int, x, width: int, train: bool, mask):
         sep = nn.remat(SepConv, static_argnums=(2,)) if self.remat else SepConv
         attention = (
             nn.remat(Attention, static_argnums=(2,)) if self.remat else Attention
         )
-        name = f"attention{number}"
+        name = f"branch{number}_attention"
         x = x * attention(self.axis, self.weight_init, name=name)(x, train, mask)
         for place in range(1, 5 - number):
             name = f"branch{number}_sep{place}"
             channels = width // 2 ** (4 - number - place)
             x = sep(channels, self.axis, self.weight_init, name=name)(x, train, mask)
-        features = pooled(x)
-        head = Dense(self.num_classes, name=f"branch{number}_head")
-        return head(features), features
+        return x
 
 
 def _check_sizes(image: jax.Array, stages: list[jax.Array], stem: str) -> None:
