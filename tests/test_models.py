@@ -14,7 +14,7 @@ from spaced_kd.models import MODELS, make_model, resnet
 from spaced_kd.parallel import BatchAxis
 
 PACKAGE = pathlib.Path(spaced_kd.__file__).parent
-NOT_FAMILIES = {"__init__", "base"}
+NOT_FAMILIES = {"__init__", "base", "branches"}
 
 
 def _conv_bn(inputs, outputs, size=3):
@@ -51,6 +51,15 @@ def _branches(widest, classes):
         total += _sep_conv(halves[k], halves[k]) + 2 * halves[k]
         total += sum(_sep_conv(halves[j], halves[j + 1]) for j in range(k, 4))
         total += (widest + 1) * classes
+    return total
+
+
+def _bottleneck_branches(widest, classes):
+    """1x1 to a quarter, kxk at that width, 1x1 to the last stage's; a head."""
+    total, narrow = 0, widest // 4
+    for size, inputs in ((8, widest // 8), (4, widest // 4), (2, widest // 2)):
+        total += _conv_bn(inputs, narrow, 1) + _conv_bn(narrow, narrow, size)
+        total += _conv_bn(narrow, widest, 1) + (widest + 1) * classes
     return total
 
 
@@ -131,6 +140,16 @@ def _shapes(model, side=32):
         lambda: model.init_with_output(jax.random.key(0), image, train=False)
     )
     return outputs, sum(x.size for x in jax.tree.leaves(variables["params"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "widest"), [("resnet18", 512), ("resnet50", 2048), ("resnet101", 2048)]
+)
+def test_bottleneck_branches_are_counted(name, widest):
+    """Three of them replace attention and separable convolutions; no bias."""
+    model = make_model(f"{name}_branches", 100, ArchConfig(branch="bottleneck"))
+    expected = COUNTS[name] + _bottleneck_branches(widest, 100)
+    assert _shapes(model)[1] == expected
 
 
 # torchvision's published counts, 1000 classes, ImageNet stem.

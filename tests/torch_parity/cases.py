@@ -17,6 +17,11 @@ CASES = {
     "resnet18_branches": ("resnet18_branches", (32, 32, 3), {}),
     "resnet50_branches": ("resnet50_branches", (16, 24, 3), {}),
     "resnet101_branches": ("resnet101_branches", (32, 32, 3), {}),
+    "resnet18_bottlenecks": (
+        "resnet18_branches",
+        (16, 24, 3),
+        {"branch": "bottleneck"},
+    ),
     "resnet18_imagenet_stem": ("resnet18", (64, 64, 3), {"stem": "imagenet"}),
     "resnet50_imagenet_stem": ("resnet50", (64, 64, 3), {"stem": "imagenet"}),
     "resnet18_x2": ("resnet18", (16, 16, 3), {"param_factor": 2.0}),
@@ -35,11 +40,11 @@ SLOW |= {"resnet50_branches", "resnet101_branches"}
 
 
 def thin(features):
-    """Return at most 512 features of each image, evenly spaced, to keep the file small.
+    """Return at most 256 features of each image, evenly spaced, to keep the file small.
 
     Those of branches count as features of one image.
 
     None is lost to the comparison: the logits read them all.
     """
     features = features.reshape(len(features), -1)
-    return features[:, :: -(-features.shape[1] // 512)]
+    return features[:, :: -(-features.shape[1] // 256)]

@@ -143,15 +143,36 @@ class SepConv(nn.Module):
         return self.op(x)
 
 
+def bottleneck_branch(inputs, outputs, size):
+    """The ICCV paper's, without the biases that BatchNorm takes away."""
+    middle = outputs // 4
+    return nn.Sequential(
+        nn.Conv2d(inputs, middle, 1, bias=False),
+        nn.BatchNorm2d(middle),
+        nn.ReLU(),
+        nn.Conv2d(middle, middle, size, size, bias=False),
+        nn.BatchNorm2d(middle),
+        nn.ReLU(),
+        nn.Conv2d(middle, outputs, 1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+    )
+
+
 class BranchedResNet(ResNet):
     """The journal's self-distillation network; fc4 is the deepest head."""
 
-    def __init__(self, classes, block, blocks, width):
+    def __init__(self, classes, block, blocks, width, bottleneck=False):
         super().__init__(classes, block, blocks, width)
         del self.fc
         last = 8 * width * block.expansion
         for k in (1, 2, 3):
             inputs = last // 2 ** (4 - k)
+            setattr(self, f"fc{k}", nn.Linear(last, classes))
+            if bottleneck:
+                branch = bottleneck_branch(inputs, last, {1: 8, 2: 4, 3: 2}[k])
+                setattr(self, f"scala{k}", branch)
+                continue
             attention = nn.Sequential(
                 SepConv(inputs, inputs),
                 nn.BatchNorm2d(inputs),
@@ -162,7 +183,6 @@ class BranchedResNet(ResNet):
             setattr(self, f"attention{k}", attention)
             steps = (SepConv(last // 2**j, last // 2 ** (j - 1)) for j in (3, 2, 1))
             setattr(self, f"scala{k}", nn.Sequential(*list(steps)[k - 1 :]))
-            setattr(self, f"fc{k}", nn.Linear(last, classes))
         self.fc4 = nn.Linear(last, classes)
 
     def forward(self, x):
@@ -170,7 +190,8 @@ class BranchedResNet(ResNet):
         for k in (1, 2, 3, 4):
             x = seen = getattr(self, f"layer{k}")(x)
             if k < 4:
-                seen = getattr(self, f"attention{k}")(x) * x
+                if hasattr(self, f"attention{k}"):
+                    seen = getattr(self, f"attention{k}")(x) * x
                 seen = getattr(self, f"scala{k}")(seen)
             features.insert(0, F.adaptive_avg_pool2d(seen, 1).flatten(1))
             logits.insert(0, getattr(self, f"fc{k}")(features[0]))
@@ -351,7 +372,9 @@ def build(name, classes, image_shape, arch):
         large_stem = arch.get("stem") == "imagenet"
         return ResNet(classes, *FOUR_STAGES[name], width, large_stem)
     if name.endswith("_branches"):
-        return BranchedResNet(classes, *FOUR_STAGES[name.removesuffix("_branches")], 64)
+        sizes = FOUR_STAGES[name.removesuffix("_branches")]
+        bottleneck = arch.get("branch") == "bottleneck"
+        return BranchedResNet(classes, *sizes, 64, bottleneck)
     patch = arch.get("patch_size", 16)
     if name.startswith("deit_tiny"):
         return DeiT(classes, image_shape, patch, name.endswith("distilled"))
