@@ -12,11 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spaced_kd.models import branched_resnet, resnet
+from spaced_kd.models import branched_resnet, deit, pit, resnet, small_cnn
 
 CLASSES = 5
 IMAGE = jax.random.normal(jax.random.key(1), (4, 16, 16, 3))
 RESNET = {"blocks": (1, 1, 1, 1), "base_width": 4}
+DEIT = {"dim": 12, "depth": 3, "patch_size": 8}
+PIT = {"dim": 4, "depths": (1, 2), "heads": (1, 2), "patch_size": 8}
+
+
+def _with_branches(family):
+    return functools.partial(family, branches=True)
+
 
 # Name -> network without branches, with branches, fields of both, number of exits.
 NETWORKS = {
@@ -26,6 +33,14 @@ NETWORKS = {
         functools.partial(branched_resnet.BranchedResNet, branch="bottleneck"),
         RESNET,
         4,
+    ),
+    "deit": (deit.DeiT, _with_branches(deit.DeiT), DEIT, 3),
+    "pit": (pit.PiT, _with_branches(pit.PiT), PIT, 3),
+    "small_cnn": (
+        small_cnn.SmallCNN,
+        _with_branches(small_cnn.SmallCNN),
+        {"channels": (3, 4, 5)},
+        3,
     ),
 }
 

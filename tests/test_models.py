@@ -90,11 +90,27 @@ def _pit(side, classes=100, patch=16):
     return total + 2 * 256 + 257 * classes
 
 
+def _token_branches(widths, classes):
+    """A LayerNorm, a map to the deepest width and a head after each block but one."""
+    return sum(
+        2 * width + (width + 1) * widths[-1] + (widths[-1] + 1) * classes
+        for width in widths[:-1]
+    )
+
+
+DEIT_WIDTHS, PIT_WIDTHS = [192] * 12, [64] * 2 + [128] * 6 + [256] * 4
+
 # At 100 classes and 32 pixels. 11,220,132 is PyTorch's count for ResNet-18 with the
 # CIFAR stem (paper's network; method A.9 says 11.22 M).
 COUNTS = {
     "mlp": (32 * 32 * 3 + 1) * 128 + 129 * 128 + 129 * 100,
     "small_cnn": _conv_bn(3, 16) + _conv_bn(16, 32) + _conv_bn(32, 64) + 65 * 100,
+    "small_cnn_branches": _conv_bn(3, 16)
+    + _conv_bn(16, 32)
+    + _conv_bn(32, 64)
+    + (16 + 1) * 64
+    + (32 + 1) * 64
+    + 3 * 65 * 100,
     "resnet8": _resnet((1, 1, 1), (16, 32, 64), 100),
     "resnet20": _resnet((3, 3, 3), (16, 32, 64), 100),
     "resnet32": _resnet((5, 5, 5), (16, 32, 64), 100),
@@ -111,7 +127,9 @@ COUNTS = {
     + _branches(2048, 100),
     "deit_tiny": _deit(32),
     "deit_tiny_distilled": _deit(32, heads=2),
+    "deit_tiny_branches": _deit(32) + _token_branches(DEIT_WIDTHS, 100),
     "pit_tiny": _pit(32),
+    "pit_tiny_branches": _pit(32) + _token_branches(PIT_WIDTHS, 100),
 }
 
 
@@ -168,8 +186,8 @@ def test_imagenet_networks_have_torchvisions_counts(name):
 
 
 # 5,717,416 and 5,910,800 are timm's counts for deit_tiny(_distilled)_patch16_224; it
-# gives pit_ti_224 as 4.85 M. All of these are also the counts of the PyTorch networks
-# in tests/torch_parity.
+# gives pit_ti_224 as 4.85 M. 6,167,856 and 5,330,800 are the counts of the PyTorch
+# networks in tests/torch_parity, which also has all the others.
 TRANSFORMERS = [
     ("deit_tiny", 224, 16, 1000, 5_717_416),
     ("deit_tiny_distilled", 224, 16, 1000, 5_910_800),
@@ -177,6 +195,8 @@ TRANSFORMERS = [
     ("deit_tiny", 224, 16, 100, _deit(224)),
     ("deit_tiny_distilled", 224, 16, 100, _deit(224, heads=2)),
     ("pit_tiny", 224, 16, 100, _pit(224)),
+    ("deit_tiny_branches", 224, 16, 100, 6_167_856),
+    ("pit_tiny_branches", 224, 16, 100, 5_330_800),
     ("deit_tiny", 32, 4, 100, _deit(32, patch=4)),
     ("pit_tiny", 64, 8, 100, _pit(64, patch=8)),
 ]

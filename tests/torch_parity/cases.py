@@ -5,6 +5,7 @@ CLASSES = 7
 CASES = {
     "mlp": ("mlp", (8, 8, 3), {}),
     "small_cnn": ("small_cnn", (16, 16, 3), {}),
+    "small_cnn_branches": ("small_cnn_branches", (16, 16, 3), {}),
     "resnet8": ("resnet8", (32, 32, 3), {}),
     "resnet20": ("resnet20", (32, 32, 3), {}),
     "resnet32": ("resnet32", (16, 16, 3), {}),
@@ -30,7 +31,9 @@ CASES = {
     "deit_tiny": ("deit_tiny", (64, 64, 3), {}),
     "deit_tiny_patch4": ("deit_tiny", (32, 32, 3), {"patch_size": 4}),
     "deit_tiny_distilled": ("deit_tiny_distilled", (32, 48, 3), {}),
+    "deit_tiny_branches": ("deit_tiny_branches", (32, 48, 3), {}),
     "pit_tiny": ("pit_tiny", (64, 64, 3), {}),
+    "pit_tiny_branches": ("pit_tiny_branches", (48, 64, 3), {}),
     "pit_tiny_patch4": ("pit_tiny", (16, 24, 3), {"patch_size": 4}),
 }
 """Name -> model, [H, W, C], fields of ArchConfig that are not at their default."""
