@@ -195,6 +195,12 @@ class ArchConfig:
         "fan out; released self KD)",
         choices=("torch", "kaiming"),
     )
+    branch: str = option(
+        "separable",
+        "ResNets with branches: separable (attention and separable convolutions; "
+        "released self KD) or bottleneck (Be Your Own Teacher, ICCV 2019)",
+        choices=("separable", "bottleneck"),
+    )
     patch_size: int = option(
         16, "transformers: side of a patch, pixels (released: 16)", low=1
     )

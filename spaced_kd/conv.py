@@ -215,7 +215,7 @@ class Conv(nn.Module):
     def __call__(self, images: jax.Array) -> jax.Array:
         """Map [B, H, W, C_in] to [B, ceil(H/stride), ceil(W/stride), channels]."""
         shape = (self.size, self.size, images.shape[-1], self.channels)
-        kernel = self.param("kernel", _draws(self.weight_init, shape), shape)
+        kernel = self.param("kernel", starting_kernel(self.weight_init, shape), shape)
         return convolve(images, kernel.astype(images.dtype), self.stride)
 
 
@@ -229,11 +229,14 @@ class DepthwiseConv(nn.Module):
     def __call__(self, images: jax.Array) -> jax.Array:
         """Map [B, H, W, C] to [B, ceil(H/stride), ceil(W/stride), C]."""
         shape = (3, 3, 1, images.shape[-1])
-        kernel = self.param("kernel", _draws(self.weight_init, shape), shape)
+        kernel = self.param("kernel", starting_kernel(self.weight_init, shape), shape)
         return depthwise(images, kernel, self.stride)
 
 
-def _draws(weight_init: str, shape: tuple[int, ...]) -> nn.initializers.Initializer:
+def starting_kernel(
+    weight_init: str, shape: tuple[int, ...]
+) -> nn.initializers.Initializer:
+    """Return how a kernel [size, size, C_in, C_out] starts; `weight_init`: see Conv."""
     size, _, inputs, channels = shape
     if weight_init == "kaiming":
         return kaiming_fan_out(size, channels)

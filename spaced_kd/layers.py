@@ -1,4 +1,4 @@
-"""Layers that flax has in another form: PyTorch's Dense, masked BatchNorm."""
+"""Layers that flax has in another form: PyTorch's Dense, masked BatchNorm, pooling."""
 
 import flax.linen as nn
 import jax
@@ -36,6 +36,11 @@ class Dense(nn.Module):
         return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(
             self.dtype
         )
+
+
+def pooled(x: jax.Array) -> jax.Array:
+    """Average [b, H, W, C] of any float type over the image, to [b, C] float32."""
+    return x.astype(jnp.float32).mean((1, 2))
 
 
 class BatchNorm(nn.Module):

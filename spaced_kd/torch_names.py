@@ -1,8 +1,9 @@
 """How PyTorch's networks call our parameters, and in which order their axes are.
 
-ResNets: torchvision's names, with branches those of the Self-Distillation release;
-DeiT: those of its release; PiT: timm's. Networks that PyTorch does not have keep our
-module names.
+ResNets: torchvision's names, with branches those of the Self-Distillation release, also
+for bottlenecks, which have no release; DeiT: those of its release; PiT: timm's.
+Networks that PyTorch does not have, and branches of DeiT and PiT, keep our module
+names.
 """
 
 import re
@@ -90,10 +91,15 @@ def _resnet(module: str) -> str:
 
 
 def _branched(module: str) -> str:
+    if match := re.fullmatch(r"branch(\d)_bottleneck", module):
+        return f"scala{match[1]}"
+    if match := re.fullmatch(r"(squeeze|shrink|expand)(_norm)?", module):
+        place = ("squeeze", "shrink", "expand").index(match[1])  # ReLU after each two
+        return str(3 * place + bool(match[2]))
     if match := re.fullmatch(r"branch(\d)_sep(\d)", module):
         return f"scala{match[1]}.{int(match[2]) - 1}"
-    if match := re.fullmatch(r"branch(\d)_head", module):
-        return f"fc{match[1]}"
+    if match := re.fullmatch(r"branch(\d)_(attention|head)", module):
+        return f"{'fc' if match[2] == 'head' else 'attention'}{match[1]}"
     if match := re.fullmatch(r"(depthwise|pointwise|sep_norm)(\d)", module):
         kinds = ("depthwise", "pointwise", "sep_norm")  # and a ReLU after each three
         return f"op.{kinds.index(match[1]) + 4 * (int(match[2]) - 1)}"

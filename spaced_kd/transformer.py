@@ -6,6 +6,7 @@ why convolutions need care there) and equal PyTorch's strided convolutions.
 """
 
 import functools
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -94,6 +95,39 @@ class Block(nn.Module):
         y = layer_norm(dtype=x.dtype, name="norm2")(x)
         y = nn.gelu(dense(4 * x.shape[-1], name="fc1")(y), approximate=False)
         return x + drop(name="drop_path2")(dense(x.shape[-1], name="fc2")(y), train)
+
+
+def token_branches(
+    tokens: Sequence[jax.Array],
+    width: int,
+    num_classes: int,
+    *,
+    align_init: str,
+    head_init: str,
+) -> list[tuple[jax.Array, jax.Array]]:
+    """Return [b, num_classes] logits and [b, width] features of branches, deep first.
+
+    A branch is a LayerNorm of the class token, a linear alignment, whose result are the
+    features, and a head, all in float32. The paper (5.1) has an alignment layer and a
+    head after each block but says no more of them, and there is no code; the norm is
+    there because the deepest head has one. Only for a compact `__call__` to call, to
+    which the layers then belong.
+
+    Args:
+      tokens: [b, dim] class token after each block but the last, of any float type.
+      width: of the deepest exit's features.
+      num_classes: width of the logits.
+      align_init: of the alignment, see `Dense`.
+      head_init: of the head.
+    """
+    branches = []
+    for number in range(len(tokens), 0, -1):
+        name = f"branch{number}"
+        x = layer_norm(dtype=jnp.float32, name=f"{name}_norm")(tokens[number - 1])
+        features = Dense(width, align_init, name=f"{name}_align")(x)
+        head = Dense(num_classes, head_init, name=f"{name}_head")
+        branches.append((head(features), features))
+    return branches
 
 
 class PatchEmbed(nn.Module):

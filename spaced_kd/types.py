@@ -31,10 +31,11 @@ class ModelOutput(NamedTuple):
     soft_logits: [B, num_classes] float32, what the teacher's soft targets train where
       a network has a head of its own for them (DeiT's distillation token); None: the
       logits. A network in eval mode returns the mean of both heads as its logits.
-    branch_logits: [B, 3, num_classes] float32, of the heads after stage 3, 2 and 1 of
-      a network that distils itself (models/branched_resnet.py), in train and in eval
-      mode; logits and features are then those of the deepest head. None: no branches.
-    branch_features: [B, 3, D] float32, what these heads read, in the same order.
+    branch_logits: [B, K, num_classes] float32, of the K shallower exits ("branches") of
+      a network that distils itself, from the deepest branch to the shallowest (ResNet:
+      after stage 3, 2, 1), in train and in eval mode; logits and features are then
+      those of the deepest exit. None: no branches.
+    branch_features: [B, K, D] float32, what the branches' heads read, in this order.
     """
 
     logits: jax.Array

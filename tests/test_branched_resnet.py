@@ -11,11 +11,13 @@ import pytest
 from spaced_kd import conv
 from spaced_kd.config import ArchConfig
 from spaced_kd.errors import ConfigError
-from spaced_kd.models import make_model, resnet
-from spaced_kd.models.branched_resnet import BranchedResNet, SepConv
+from spaced_kd.models import make_model
+from spaced_kd.models.branched_resnet import BranchedResNet
+from spaced_kd.models.branches import PatchConv, SepConv
 from spaced_kd.parallel import BatchAxis
 
 SIZES = {"blocks": (1, 1, 1, 1), "base_width": 4}
+KINDS = ("separable", "bottleneck")
 IMAGE = jax.random.normal(jax.random.key(1), (4, 16, 16, 3))
 
 
@@ -24,64 +26,48 @@ def _network(**fields):
 
 
 @functools.cache
-def _variables():
-    return jax.jit(lambda: _network().init(jax.random.key(0), IMAGE, train=False))()
+def _variables(branch="separable"):
+    model = _network(branch=branch)
+    return jax.jit(lambda: model.init(jax.random.key(0), IMAGE, train=False))()
 
 
 def _train(model, image, mask=None):
+    variables = _variables(getattr(model, "branch", "separable"))
     run = lambda v, x: model.apply(v, x, train=True, mask=mask, mutable=["batch_stats"])
-    return jax.jit(run)(_variables(), image)
+    return jax.jit(run)(variables, image)
 
 
-def test_branches_leave_the_trunk_as_it_is():
-    """Attention masks what a branch sees, not what the next stage sees."""
-    out, moved = _train(_network(), IMAGE)
-    plain, plain_moved = _train(resnet.ResNet(5, **SIZES), IMAGE)
-    chex.assert_trees_all_close(out.logits, plain.logits, rtol=1e-5, atol=1e-6)
-    chex.assert_trees_all_close(out.features, plain.features, rtol=1e-5, atol=1e-6)
-    assert plain.branch_logits is None and plain.branch_features is None
-    for name in ("stem_norm", "stage4_block1"):
-        chex.assert_trees_all_close(
-            moved["batch_stats"][name], plain_moved["batch_stats"][name], rtol=1e-5
-        )
-
-
-def test_each_head_reads_the_features_beside_it():
-    out, _ = _train(_network(), IMAGE)
-    assert out.branch_features.shape == (4, 3, 32)
-    for row, number in enumerate((3, 2, 1)):
-        head = _variables()["params"][f"branch{number}_head"]
-        expected = out.branch_features[:, row] @ head["kernel"] + head["bias"]
-        np.testing.assert_allclose(out.branch_logits[:, row], expected, rtol=1e-4)
-
-
-def test_padding_changes_nothing_for_the_real_examples():
+@pytest.mark.parametrize("branch", KINDS)
+def test_padding_changes_nothing_for_the_real_examples(branch):
     junk = jnp.full((2, 16, 16, 3), 50.0)
-    out, moved = _train(_network(), IMAGE)
+    out, moved = _train(_network(branch=branch), IMAGE)
     padded = jnp.concatenate([IMAGE, junk])
-    masked, masked_moved = _train(_network(), padded, jnp.arange(6) < 4)
+    masked, masked_moved = _train(_network(branch=branch), padded, jnp.arange(6) < 4)
     chex.assert_trees_all_close(
         jax.tree.map(lambda x: x[:4], masked), out, rtol=1e-3, atol=1e-4
     )
     chex.assert_trees_all_close(masked_moved, moved, rtol=1e-4, atol=1e-5)
 
 
-def test_two_shards_equal_the_whole():
-    out, _ = _train(_network(), IMAGE)
-    model = _network(axis=BatchAxis("d"))
+@pytest.mark.parametrize("branch", KINDS)
+def test_two_shards_equal_the_whole(branch):
+    out, _ = _train(_network(branch=branch), IMAGE)
+    model = _network(branch=branch, axis=BatchAxis("d"))
     shard = lambda x: _train(model, x)[0]
     parts = jax.vmap(shard, axis_name="d")(IMAGE.reshape(2, 2, 16, 16, 3))
     joined = jax.tree.map(lambda x: x.reshape(4, *x.shape[2:]), parts)
     chex.assert_trees_all_close(joined, out, rtol=1e-3, atol=1e-4)
 
 
-def test_bfloat16_and_remat_change_neither_names_nor_types_of_the_outputs():
-    model = _network(dtype=jnp.bfloat16, remat=True)
+@pytest.mark.parametrize("branch", KINDS)
+def test_bfloat16_and_remat_change_neither_names_nor_types_of_the_outputs(branch):
+    model = _network(branch=branch, dtype=jnp.bfloat16, remat=True)
     init = lambda m: jax.eval_shape(
         lambda: m.init(jax.random.key(0), IMAGE, train=False)
     )
-    chex.assert_trees_all_equal_shapes_and_dtypes(init(model), init(_network()))
-    exact, _ = _train(_network(), IMAGE)
+    whole = _network(branch=branch)
+    chex.assert_trees_all_equal_shapes_and_dtypes(init(model), init(whole))
+    exact, _ = _train(whole, IMAGE)
     out, _ = _train(model, IMAGE)
     for ours, reference in zip(
         jax.tree.leaves(out), jax.tree.leaves(exact), strict=True
@@ -99,11 +85,32 @@ def test_kaiming_draws_reach_the_branches():
     for name, fan in (("depthwise1", 9 * 64), ("pointwise2", 64)):
         found = np.asarray(params[name]["kernel"]).std()
         np.testing.assert_allclose(found, (2 / fan) ** 0.5, rtol=0.1)
+    layer = PatchConv(64, 4, "kaiming")
+    kernel = layer.init(jax.random.key(0), image)["params"]["kernel"]
+    np.testing.assert_allclose(kernel.std(), (2 / (16 * 64)) ** 0.5, rtol=0.1)
 
 
+@pytest.mark.parametrize("size", [2, 4, 8])
+def test_a_map_of_patches_equals_a_convolution_of_that_stride(size):
+    """And is none: XLA:CPU's gradients of one are slow inside scan."""
+    image = jax.random.normal(jax.random.key(1), (2, 8, 16, 3))
+    layer = PatchConv(5, size, "torch")
+    variables = layer.init(jax.random.key(0), image)
+    kernel = variables["params"]["kernel"]
+    assert kernel.shape == (size, size, 3, 5)
+    expected = jax.lax.conv_general_dilated(
+        image, kernel, (size,) * 2, "VALID", dimension_numbers=conv.LAYOUT
+    )
+    got = layer.apply(variables, image)
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+    loss = lambda v: jnp.square(layer.apply(v, image)).sum()
+    assert "conv_general" not in str(jax.make_jaxpr(jax.grad(loss))(variables))
+
+
+@pytest.mark.parametrize("branch", KINDS)
 @pytest.mark.parametrize(("stem", "side"), [("cifar", 12), ("imagenet", 48)])
-def test_an_image_that_cannot_be_halved_is_refused_in_one_line(stem, side):
-    model = make_model("resnet18_branches", 5, ArchConfig(stem=stem))
+def test_an_image_that_cannot_be_halved_is_refused_in_one_line(stem, side, branch):
+    model = make_model("resnet18_branches", 5, ArchConfig(stem=stem, branch=branch))
     image = jnp.zeros((1, side, side, 3))
     with pytest.raises(ConfigError, match=f"{side}x{side} pixels.*multiple of") as e:
         jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))

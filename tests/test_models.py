@@ -14,7 +14,7 @@ from spaced_kd.models import MODELS, make_model, resnet
 from spaced_kd.parallel import BatchAxis
 
 PACKAGE = pathlib.Path(spaced_kd.__file__).parent
-NOT_FAMILIES = {"__init__", "base"}
+NOT_FAMILIES = {"__init__", "base", "branches"}
 
 
 def _conv_bn(inputs, outputs, size=3):
@@ -54,6 +54,15 @@ def _branches(widest, classes):
     return total
 
 
+def _bottleneck_branches(widest, classes):
+    """1x1 to a quarter, kxk at that width, 1x1 to the last stage's; a head."""
+    total, narrow = 0, widest // 4
+    for size, inputs in ((8, widest // 8), (4, widest // 4), (2, widest // 2)):
+        total += _conv_bn(inputs, narrow, 1) + _conv_bn(narrow, narrow, size)
+        total += _conv_bn(narrow, widest, 1) + (widest + 1) * classes
+    return total
+
+
 def _widths(first):
     return tuple(first * 2**stage for stage in range(4))
 
@@ -81,11 +90,27 @@ def _pit(side, classes=100, patch=16):
     return total + 2 * 256 + 257 * classes
 
 
+def _token_branches(widths, classes):
+    """A LayerNorm, a map to the deepest width and a head after each block but one."""
+    return sum(
+        2 * width + (width + 1) * widths[-1] + (widths[-1] + 1) * classes
+        for width in widths[:-1]
+    )
+
+
+DEIT_WIDTHS, PIT_WIDTHS = [192] * 12, [64] * 2 + [128] * 6 + [256] * 4
+
 # At 100 classes and 32 pixels. 11,220,132 is PyTorch's count for ResNet-18 with the
 # CIFAR stem (paper's network; method A.9 says 11.22 M).
 COUNTS = {
     "mlp": (32 * 32 * 3 + 1) * 128 + 129 * 128 + 129 * 100,
     "small_cnn": _conv_bn(3, 16) + _conv_bn(16, 32) + _conv_bn(32, 64) + 65 * 100,
+    "small_cnn_branches": _conv_bn(3, 16)
+    + _conv_bn(16, 32)
+    + _conv_bn(32, 64)
+    + (16 + 1) * 64
+    + (32 + 1) * 64
+    + 3 * 65 * 100,
     "resnet8": _resnet((1, 1, 1), (16, 32, 64), 100),
     "resnet20": _resnet((3, 3, 3), (16, 32, 64), 100),
     "resnet32": _resnet((5, 5, 5), (16, 32, 64), 100),
@@ -102,7 +127,9 @@ COUNTS = {
     + _branches(2048, 100),
     "deit_tiny": _deit(32),
     "deit_tiny_distilled": _deit(32, heads=2),
+    "deit_tiny_branches": _deit(32) + _token_branches(DEIT_WIDTHS, 100),
     "pit_tiny": _pit(32),
+    "pit_tiny_branches": _pit(32) + _token_branches(PIT_WIDTHS, 100),
 }
 
 
@@ -133,6 +160,16 @@ def _shapes(model, side=32):
     return outputs, sum(x.size for x in jax.tree.leaves(variables["params"]))
 
 
+@pytest.mark.parametrize(
+    ("name", "widest"), [("resnet18", 512), ("resnet50", 2048), ("resnet101", 2048)]
+)
+def test_bottleneck_branches_are_counted(name, widest):
+    """Three of them replace attention and separable convolutions; no bias."""
+    model = make_model(f"{name}_branches", 100, ArchConfig(branch="bottleneck"))
+    expected = COUNTS[name] + _bottleneck_branches(widest, 100)
+    assert _shapes(model)[1] == expected
+
+
 # torchvision's published counts, 1000 classes, ImageNet stem.
 TORCHVISION = {
     "resnet18": 11_689_512,
@@ -149,8 +186,8 @@ def test_imagenet_networks_have_torchvisions_counts(name):
 
 
 # 5,717,416 and 5,910,800 are timm's counts for deit_tiny(_distilled)_patch16_224; it
-# gives pit_ti_224 as 4.85 M. All of these are also the counts of the PyTorch networks
-# in tests/torch_parity.
+# gives pit_ti_224 as 4.85 M. 6,167,856 and 5,330,800 are the counts of the PyTorch
+# networks in tests/torch_parity, which also has all the others.
 TRANSFORMERS = [
     ("deit_tiny", 224, 16, 1000, 5_717_416),
     ("deit_tiny_distilled", 224, 16, 1000, 5_910_800),
@@ -158,6 +195,8 @@ TRANSFORMERS = [
     ("deit_tiny", 224, 16, 100, _deit(224)),
     ("deit_tiny_distilled", 224, 16, 100, _deit(224, heads=2)),
     ("pit_tiny", 224, 16, 100, _pit(224)),
+    ("deit_tiny_branches", 224, 16, 100, 6_167_856),
+    ("pit_tiny_branches", 224, 16, 100, 5_330_800),
     ("deit_tiny", 32, 4, 100, _deit(32, patch=4)),
     ("pit_tiny", 64, 8, 100, _pit(64, patch=8)),
 ]

@@ -13,6 +13,7 @@ from spaced_kd.models.base import Model
 MODELS = {
     "mlp": mlp.MLP,
     "small_cnn": small_cnn.SmallCNN,
+    "small_cnn_branches": small_cnn.small_cnn_branches,
     "resnet8": resnet.resnet8,
     "resnet20": resnet.resnet20,
     "resnet32": resnet.resnet32,
@@ -27,7 +28,9 @@ MODELS = {
     "resnet101_branches": branched_resnet.resnet101_branches,
     "deit_tiny": deit.deit_tiny,
     "deit_tiny_distilled": deit.deit_tiny_distilled,
+    "deit_tiny_branches": deit.deit_tiny_branches,
     "pit_tiny": pit.pit_tiny,
+    "pit_tiny_branches": pit.pit_tiny_branches,
 }
 
 DEFAULT_ARCH = ArchConfig()

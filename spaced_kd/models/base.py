@@ -1,10 +1,13 @@
 """What every architecture has in common."""
 
+from collections.abc import Sequence
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from spaced_kd.parallel import BatchAxis
-from spaced_kd.types import Dtype
+from spaced_kd.types import Dtype, ModelOutput
 
 
 class Model(nn.Module):
@@ -15,6 +18,12 @@ class Model(nn.Module):
 
     A network that draws random numbers in training (DropPath) does so only when the
     call brings the rng "dropout"; without it the call is deterministic.
+
+    A network with branches (exits shallower than the deepest) gives every module or
+    parameter that belongs to branches alone a top-level name that starts with `branch`,
+    and no other: what trains the deepest exit alone finds by it what must not move. The
+    trunk keeps the names, and so for one key the initial values, of the network without
+    branches.
 
     num_classes: width of the logits.
     axis: the devices that share a batch; only training calls may name one.
@@ -27,3 +36,19 @@ class Model(nn.Module):
     axis: BatchAxis = BatchAxis()
     dtype: Dtype = jnp.float32
     remat: bool = False
+
+
+def join_exits(exits: Sequence[tuple[jax.Array, jax.Array]]) -> ModelOutput:
+    """Return the output of a network with branches.
+
+    Args:
+      exits: ([b, num_classes] logits, [b, D] features), the deepest first; at least 2.
+    """
+    (logits, features), *branches = exits
+    branch_logits, branch_features = zip(*branches, strict=True)
+    return ModelOutput(
+        logits,
+        features,
+        branch_logits=jnp.stack(branch_logits, 1),
+        branch_features=jnp.stack(branch_features, 1),
+    )

@@ -1,72 +1,35 @@
-"""Self-distillation ResNets: three shallow branches, each with attention and a head.
+"""Self-distillation ResNets: a branch with a head after each stage but the last.
 
-Zhang et al., "Self-Distillation: Towards Efficient and Compact Neural Networks" (2021),
-as in the code released with the journal article, which the spaced self-distillation
-experiments take over; not the bottleneck branches of "Be Your Own Teacher" (2019). The
-trunk is a four-stage ResNet. The linear maps between the features of the branches and
-of the deepest head belong to the method that compares them, not to the network.
+The trunk is a four-stage ResNet; branches.py has the branches and says where they are
+from. The linear maps between the features of the branches and of the deepest head
+belong to the method that compares them, not to the network.
 """
 
 import functools
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from spaced_kd.conv import Conv, DepthwiseConv
 from spaced_kd.errors import ConfigError
-from spaced_kd.layers import BatchNorm, Dense
-from spaced_kd.models.resnet import Bottleneck, ResNet, pooled
-from spaced_kd.parallel import BatchAxis
+from spaced_kd.layers import Dense, pooled
+from spaced_kd.models.base import join_exits
+from spaced_kd.models.branches import Attention, BottleneckBranch, SepConv
+from spaced_kd.models.resnet import Bottleneck, ResNet
 from spaced_kd.types import ModelOutput
-
-
-class SepConv(nn.Module):
-    """Two depthwise separable 3x3 convolutions; the first halves the image."""
-
-    channels: int
-    axis: BatchAxis
-    weight_init: str
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None) -> jax.Array:
-        """Map [b, H, W, C_in] to [b, ceil(H / 2), ceil(W / 2), channels]."""
-        x = self._half(x, 1, 2, x.shape[-1], train, mask)
-        return self._half(x, 2, 1, self.channels, train, mask)
-
-    def _half(self, x, place: int, stride: int, channels: int, train: bool, mask):
-        x = DepthwiseConv(stride, self.weight_init, name=f"depthwise{place}")(x)
-        x = Conv(channels, 1, 1, self.weight_init, name=f"pointwise{place}")(x)
-        norm = BatchNorm(self.axis, name=f"sep_norm{place}")
-        return nn.relu(norm(x, train=train, mask=mask))
-
-
-class Attention(nn.Module):
-    """A factor in [0.5, 1) for every number of a stage's output.
-
-    Not lower, because the sigmoid follows a ReLU.
-    """
-
-    axis: BatchAxis
-    weight_init: str
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None) -> jax.Array:
-        """Map [b, H, W, C], H and W even, to factors of the same shape and type."""
-        y = SepConv(x.shape[-1], self.axis, self.weight_init, name="sep")(
-            x, train, mask
-        )
-        y = nn.relu(BatchNorm(self.axis, name="norm")(y, train=train, mask=mask))
-        return nn.sigmoid(jax.image.resize(y, x.shape, "bilinear"))
 
 
 class BranchedResNet(ResNet):
     """A ResNet of four stages with a branch after each of the first three.
 
-    A branch reads the stage's output times its attention, is halved by SepConvs until
-    it has the size and the channels of the last stage, and ends in pooling and a head
-    of its own. The trunk goes on with what the attention has not touched.
+    A branch shrinks the stage's output to the size and the channels of the last stage
+    and ends in pooling and a head of its own. The trunk goes on with what no branch has
+    touched.
+
+    branch: "separable": the stage's output times its attention, halved by SepConvs, or
+      "bottleneck": shrunk in one step, without attention.
     """
+
+    branch: str = "separable"
 
     @nn.compact
     def __call__(
@@ -79,40 +42,46 @@ class BranchedResNet(ResNet):
         belong to stage 3, 2 and 1 in this order, in train and in eval mode.
 
         Raises:
-          ConfigError: a stage's output has an odd number of rows or columns.
+          ConfigError: the branches cannot divide the image evenly.
         """
         *stages, last = self.stages(image, train, mask)
         _check_sizes(image, stages, self.stem)
-        found = [
-            self._branch(number, stages[number - 1], last.shape[-1], train, mask)
-            for number in (3, 2, 1)
-        ]
-        logits, features = (jnp.stack(parts, 1) for parts in zip(*found, strict=True))
-        deepest = pooled(last)
-        return ModelOutput(
-            Dense(self.num_classes, name="head")(deepest),
-            deepest,
-            branch_logits=logits,
-            branch_features=features,
-        )
+        kinds = {"separable": self._separable, "bottleneck": self._bottleneck}
+        branch = kinds[self.branch]
+        exits = [self._exit("head", last)]
+        for number in (3, 2, 1):
+            x = branch(number, stages[number - 1], last.shape[-1], train, mask)
+            exits.append(self._exit(f"branch{number}_head", x))
+        return join_exits(exits)
 
-    def _branch(self, number: int, x, width: int, train: bool, mask):
-        sep = nn.remat(SepConv, static_argnums=(2,)) if self.remat else SepConv
-        attention = (
-            nn.remat(Attention, static_argnums=(2,)) if self.remat else Attention
-        )
-        name = f"attention{number}"
+    def _exit(self, name: str, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        features = pooled(x)
+        return Dense(self.num_classes, name=name)(features), features
+
+    def _separable(self, number: int, x, width: int, train: bool, mask):
+        sep, attention = self._checkpointed(SepConv), self._checkpointed(Attention)
+        name = f"branch{number}_attention"
         x = x * attention(self.axis, self.weight_init, name=name)(x, train, mask)
         for place in range(1, 5 - number):
             name = f"branch{number}_sep{place}"
             channels = width // 2 ** (4 - number - place)
             x = sep(channels, self.axis, self.weight_init, name=name)(x, train, mask)
-        features = pooled(x)
-        head = Dense(self.num_classes, name=f"branch{number}_head")
-        return head(features), features
+        return x
+
+    def _bottleneck(self, number: int, x, width: int, train: bool, mask):
+        branch = self._checkpointed(BottleneckBranch)
+        size, name = 2 ** (4 - number), f"branch{number}_bottleneck"
+        return branch(width, size, self.axis, self.weight_init, name=name)(
+            x, train, mask
+        )
+
+    def _checkpointed(self, module):
+        return nn.remat(module, static_argnums=(2,)) if self.remat else module
 
 
 def _check_sizes(image: jax.Array, stages: list[jax.Array], stem: str) -> None:
+    # Either kind of branch needs as much: a third stage that can be halved, a second
+    # that can be divided by 4, a first by 8.
     if all(side % 2 == 0 for x in stages for side in x.shape[1:3]):
         return
     height, width = image.shape[1:3]

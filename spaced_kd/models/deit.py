@@ -1,4 +1,4 @@
-"""DeiT-Tiny (Touvron et al. 2021), with or without a distillation token.
+"""DeiT-Tiny (Touvron et al. 2021), also with a distillation token or with branches.
 
 Sizes and initialisation as in the released transformer experiments (tiny-transformers,
 deit.py): linear layers and tokens N(0, 0.02^2), the heads at zero, the patch embedding
@@ -13,8 +13,14 @@ import jax
 import jax.numpy as jnp
 
 from spaced_kd.layers import Dense
-from spaced_kd.models.base import Model
-from spaced_kd.transformer import TOKEN_INIT, Block, PatchEmbed, layer_norm
+from spaced_kd.models.base import Model, join_exits
+from spaced_kd.transformer import (
+    TOKEN_INIT,
+    Block,
+    PatchEmbed,
+    layer_norm,
+    token_branches,
+)
 from spaced_kd.types import ModelOutput
 
 
@@ -22,7 +28,8 @@ class DeiT(Model):
     """Patches, class token, learned positions, pre-norm blocks, linear head.
 
     dim, depth, heads: width of a token, number of blocks, attention heads. distilled:
-    with a second token and head for the soft targets. patch_size, drop_path:
+    with a second token and head for the soft targets. branches: with an exit after
+    every block, not together with `distilled`. patch_size, drop_path:
     spaced_kd.config.ArchConfig; block i of `depth`, from 0, has the DropPath rate
     drop_path * i / (depth - 1).
     """
@@ -31,6 +38,7 @@ class DeiT(Model):
     depth: int = 12
     heads: int = 3
     distilled: bool = False
+    branches: bool = False
     patch_size: int = 16
     drop_path: float = 0.1
 
@@ -41,32 +49,51 @@ class DeiT(Model):
         """Classify [b, H, W, C], H and W multiples of the patch; `mask` is not needed.
 
         features are the normalised class token [b, dim]. A distilled network returns
-        both heads in training, and in eval mode their mean as logits.
+        both heads in training, and in eval mode their mean as logits. Branches follow
+        block depth - 1, ..., 1: [b, depth - 1, num_classes] and [b, depth - 1, dim].
 
         Raises:
           ConfigError: the patches do not fit the image.
         """
         del mask
-        x = PatchEmbed(self.dim, self.patch_size, self.patch_size, name="patch_embed")(
-            image.astype(self.dtype)
+        *shallow, last = self._states(image, train)
+        tokens = layer_norm(dtype=jnp.float32, name="norm")(
+            last[:, : 1 + self.distilled]
         )
-        x = self._with_tokens(x.reshape(x.shape[0], -1, self.dim))
-        block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
-        for place in range(self.depth):
-            rate = self.drop_path * place / max(self.depth - 1, 1)
-            layer = block(
-                self.heads, rate, self.axis, "normal", name=f"block{place + 1}"
-            )
-            x = layer(x, train)
-        tokens = layer_norm(dtype=jnp.float32, name="norm")(x[:, : 1 + self.distilled])
         features = tokens[:, 0]
         logits = Dense(self.num_classes, "zeros", name="head")(features)
+        if self.branches:
+            branches = token_branches(
+                [x[:, 0] for x in shallow],
+                self.dim,
+                self.num_classes,
+                align_init="normal",
+                head_init="zeros",
+            )
+            return join_exits([(logits, features), *branches])
         if not self.distilled:
             return ModelOutput(logits, features)
         soft = Dense(self.num_classes, "zeros", name="head_dist")(tokens[:, 1])
         if train:
             return ModelOutput(logits, features, soft)
         return ModelOutput((logits + soft) / 2, features)
+
+    def _states(self, image: jax.Array, train: bool) -> list[jax.Array]:
+        """Return the tokens [b, n, dim] after each block."""
+        x = PatchEmbed(self.dim, self.patch_size, self.patch_size, name="patch_embed")(
+            image.astype(self.dtype)
+        )
+        x = self._with_tokens(x.reshape(x.shape[0], -1, self.dim))
+        block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
+        states = []
+        for place in range(self.depth):
+            rate = self.drop_path * place / max(self.depth - 1, 1)
+            layer = block(
+                self.heads, rate, self.axis, "normal", name=f"block{place + 1}"
+            )
+            x = layer(x, train)
+            states.append(x)
+        return states
 
     def _with_tokens(self, x: jax.Array) -> jax.Array:
         names = ["cls_token", "dist_token"] if self.distilled else ["cls_token"]
@@ -80,3 +107,4 @@ class DeiT(Model):
 
 deit_tiny = DeiT
 deit_tiny_distilled = functools.partial(DeiT, distilled=True)
+deit_tiny_branches = functools.partial(DeiT, branches=True)

@@ -5,6 +5,7 @@ by half, positions are a map of the patch grid, and everything but tokens and po
 starts as PyTorch starts it. It has no distillation token there.
 """
 
+import functools
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -13,13 +14,14 @@ import jax.numpy as jnp
 
 from spaced_kd.errors import ConfigError
 from spaced_kd.layers import Dense
-from spaced_kd.models.base import Model
+from spaced_kd.models.base import Model, join_exits
 from spaced_kd.transformer import (
     TOKEN_INIT,
     Block,
     DepthwisePool,
     PatchEmbed,
     layer_norm,
+    token_branches,
 )
 from spaced_kd.types import ModelOutput
 
@@ -40,14 +42,15 @@ class PiT(Model):
     """Patches, class token, three stages of pre-norm blocks with pooling between.
 
     dim: width of a token in the first stage, doubled from stage to stage. depths,
-    heads: blocks and attention heads of each stage. patch_size, drop_path:
-    spaced_kd.config.ArchConfig; block i of the whole network, from 0, has the DropPath
-    rate drop_path * i / blocks.
+    heads: blocks and attention heads of each stage. branches: with an exit after every
+    block. patch_size, drop_path: spaced_kd.config.ArchConfig; block i of the whole
+    network, from 0, has the DropPath rate drop_path * i / blocks.
     """
 
     dim: int = 64
     depths: Sequence[int] = (2, 6, 4)
     heads: Sequence[int] = (2, 4, 8)
+    branches: bool = False
     patch_size: int = 16
     drop_path: float = 0.1
 
@@ -57,15 +60,33 @@ class PiT(Model):
     ) -> ModelOutput:
         """Classify [b, H, W, C], H and W multiples of half a patch; needs no `mask`.
 
-        features are the normalised class token [b, last width].
+        features are the normalised class token [b, last width]. Branches follow the
+        last block but one, ..., the first: [b, blocks - 1, num_classes] and
+        [b, blocks - 1, last width].
 
         Raises:
           ConfigError: the patches do not fit the image, or cannot overlap by half.
         """
         del mask
+        *shallow, last = self._tokens(image, train)
+        features = layer_norm(dtype=jnp.float32, name="norm")(last)
+        logits = Dense(self.num_classes, name="head")(features)
+        if not self.branches:
+            return ModelOutput(logits, features)
+        branches = token_branches(
+            shallow,
+            features.shape[-1],
+            self.num_classes,
+            align_init="torch",
+            head_init="torch",
+        )
+        return join_exits([(logits, features), *branches])
+
+    def _tokens(self, image: jax.Array, train: bool) -> list[jax.Array]:
+        """Return the class token [b, width of the stage] after each block."""
         token, grid = self._embed(image.astype(self.dtype))
         block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
-        before = 0
+        tokens = []
         for stage, (depth, heads) in enumerate(
             zip(self.depths, self.heads, strict=True)
         ):
@@ -74,13 +95,12 @@ class PiT(Model):
             b, rows, columns, width = grid.shape
             x = jnp.concatenate([token, grid.reshape(b, -1, width)], 1)
             for place in range(depth):
-                rate = self.drop_path * (before + place) / sum(self.depths)
+                rate = self.drop_path * len(tokens) / sum(self.depths)
                 name = f"stage{stage + 1}_block{place + 1}"
                 x = block(heads, rate, self.axis, "torch", name=name)(x, train)
-            before += depth
+                tokens.append(x[:, 0])
             token, grid = x[:, :1], x[:, 1:].reshape(b, rows, columns, width)
-        features = layer_norm(dtype=jnp.float32, name="norm")(token)[:, 0]
-        return ModelOutput(Dense(self.num_classes, name="head")(features), features)
+        return tokens
 
     def _embed(self, image: jax.Array) -> tuple[jax.Array, jax.Array]:
         if self.patch_size % 2:
@@ -97,3 +117,4 @@ class PiT(Model):
 
 
 pit_tiny = PiT
+pit_tiny_branches = functools.partial(PiT, branches=True)

@@ -13,10 +13,9 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from spaced_kd.conv import Conv
-from spaced_kd.layers import BatchNorm, Dense
+from spaced_kd.layers import BatchNorm, Dense, pooled
 from spaced_kd.models.base import Model
 from spaced_kd.parallel import BatchAxis
 from spaced_kd.types import ModelOutput
@@ -70,11 +69,6 @@ def _shortcut(block, x: jax.Array, y: jax.Array, norm) -> jax.Array:
         return x
     conv = Conv(y.shape[-1], 1, block.stride, block.weight_init, name="shortcut_conv")
     return norm("shortcut_norm", conv(x))
-
-
-def pooled(x: jax.Array) -> jax.Array:
-    """Average [b, H, W, C] of any float type over the image, to [b, C] float32."""
-    return x.astype(jnp.float32).mean((1, 2))
 
 
 class ResNet(Model):

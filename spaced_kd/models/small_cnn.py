@@ -1,30 +1,49 @@
-"""A small convolutional network, for digits and for tests."""
+"""A small convolutional network, for digits and for tests, also with branches."""
 
+import functools
 from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from spaced_kd.conv import Conv
-from spaced_kd.layers import BatchNorm, Dense
-from spaced_kd.models.base import Model
+from spaced_kd.layers import BatchNorm, Dense, pooled
+from spaced_kd.models.base import Model, join_exits
 from spaced_kd.types import ModelOutput
 
 
 class SmallCNN(Model):
-    """Convolutions with BatchNorm and ReLU, halving the image from the second on."""
+    """Convolutions with BatchNorm and ReLU, halving the image from the second on.
+
+    branches: with an exit after every convolution: pooling, a hidden layer of the
+    deepest features' width with ReLU, a head; in float32.
+    """
 
     channels: Sequence[int] = (16, 32, 64)
+    branches: bool = False
 
     @nn.compact
     def __call__(
         self, image: jax.Array, *, train: bool, mask: jax.Array | None = None
     ) -> ModelOutput:
-        """Classify [b, H, W, C]."""
-        x = image.astype(self.dtype)
+        """Classify [b, H, W, C]; the last branch follows the first convolution."""
+        x, means = image.astype(self.dtype), []
         for place, channels in enumerate(self.channels):
             x = Conv(channels, stride=1 if place == 0 else 2)(x)
             x = nn.relu(BatchNorm(self.axis)(x, train=train, mask=mask))
-        features = x.astype(jnp.float32).mean((1, 2))
-        return ModelOutput(Dense(self.num_classes)(features), features)
+            means.append(pooled(x))
+        *shallow, features = means
+        logits = Dense(self.num_classes)(features)
+        if not self.branches:
+            return ModelOutput(logits, features)
+        exits = [(logits, features)]
+        for number in range(len(shallow), 0, -1):
+            name = f"branch{number}"
+            align = Dense(self.channels[-1], name=f"{name}_align")
+            hidden = nn.relu(align(shallow[number - 1]))
+            head = Dense(self.num_classes, name=f"{name}_head")
+            exits.append((head(hidden), hidden))
+        return join_exits(exits)
+
+
+small_cnn_branches = functools.partial(SmallCNN, branches=True)

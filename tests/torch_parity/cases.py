@@ -5,6 +5,7 @@ CLASSES = 7
 CASES = {
     "mlp": ("mlp", (8, 8, 3), {}),
     "small_cnn": ("small_cnn", (16, 16, 3), {}),
+    "small_cnn_branches": ("small_cnn_branches", (16, 16, 3), {}),
     "resnet8": ("resnet8", (32, 32, 3), {}),
     "resnet20": ("resnet20", (32, 32, 3), {}),
     "resnet32": ("resnet32", (16, 16, 3), {}),
@@ -17,6 +18,11 @@ CASES = {
     "resnet18_branches": ("resnet18_branches", (32, 32, 3), {}),
     "resnet50_branches": ("resnet50_branches", (16, 24, 3), {}),
     "resnet101_branches": ("resnet101_branches", (32, 32, 3), {}),
+    "resnet18_bottlenecks": (
+        "resnet18_branches",
+        (16, 24, 3),
+        {"branch": "bottleneck"},
+    ),
     "resnet18_imagenet_stem": ("resnet18", (64, 64, 3), {"stem": "imagenet"}),
     "resnet50_imagenet_stem": ("resnet50", (64, 64, 3), {"stem": "imagenet"}),
     "resnet18_x2": ("resnet18", (16, 16, 3), {"param_factor": 2.0}),
@@ -25,7 +31,9 @@ CASES = {
     "deit_tiny": ("deit_tiny", (64, 64, 3), {}),
     "deit_tiny_patch4": ("deit_tiny", (32, 32, 3), {"patch_size": 4}),
     "deit_tiny_distilled": ("deit_tiny_distilled", (32, 48, 3), {}),
+    "deit_tiny_branches": ("deit_tiny_branches", (32, 48, 3), {}),
     "pit_tiny": ("pit_tiny", (64, 64, 3), {}),
+    "pit_tiny_branches": ("pit_tiny_branches", (48, 64, 3), {}),
     "pit_tiny_patch4": ("pit_tiny", (16, 24, 3), {"patch_size": 4}),
 }
 """Name -> model, [H, W, C], fields of ArchConfig that are not at their default."""
@@ -35,11 +43,11 @@ SLOW |= {"resnet50_branches", "resnet101_branches"}
 
 
 def thin(features):
-    """Return at most 512 features of each image, evenly spaced, to keep the file small.
+    """Return at most 256 features of each image, evenly spaced, to keep the file small.
 
     Those of branches count as features of one image.
 
     None is lost to the comparison: the logits read them all.
     """
     features = features.reshape(len(features), -1)
-    return features[:, :: -(-features.shape[1] // 512)]
+    return features[:, :: -(-features.shape[1] // 256)]

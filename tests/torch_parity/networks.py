@@ -32,7 +32,7 @@ class MLP(nn.Module):
 class SmallCNN(nn.Module):
     """Names of this library: there is no published one."""
 
-    def __init__(self, classes, image_shape):
+    def __init__(self, classes, image_shape, branches=False):
         super().__init__()
         channels = image_shape[2]
         for place, width in enumerate((16, 32, 64)):
@@ -42,13 +42,28 @@ class SmallCNN(nn.Module):
             setattr(self, f"BatchNorm_{place}", nn.BatchNorm2d(width))
             channels = width
         self.Dense_0 = nn.Linear(channels, classes)
+        self.branches = branches
+        if branches:
+            self.branch1_align = nn.Linear(16, 64)
+            self.branch1_head = nn.Linear(64, classes)
+            self.branch2_align = nn.Linear(32, 64)
+            self.branch2_head = nn.Linear(64, classes)
 
     def forward(self, x):
-        for place in range(3):
-            x = getattr(self, f"Conv_{place}")(x)
-            x = F.relu(getattr(self, f"BatchNorm_{place}")(x))
-        x = x.mean((2, 3))
-        return {"logits": self.Dense_0(x), "features": x}
+        x = F.relu(self.BatchNorm_0(self.Conv_0(x)))
+        first = x.mean((2, 3))
+        x = F.relu(self.BatchNorm_1(self.Conv_1(x)))
+        second = x.mean((2, 3))
+        x = F.relu(self.BatchNorm_2(self.Conv_2(x)))
+        third = x.mean((2, 3))
+        found = {"logits": self.Dense_0(third), "features": third}
+        if self.branches:
+            first = F.relu(self.branch1_align(first))
+            second = F.relu(self.branch2_align(second))
+            logits = [self.branch2_head(second), self.branch1_head(first)]
+            found["branch_logits"] = torch.stack(logits, 1)
+            found["branch_features"] = torch.stack([second, first], 1)
+        return found
 
 
 def shortcut(inputs, outputs, stride):
@@ -143,15 +158,36 @@ class SepConv(nn.Module):
         return self.op(x)
 
 
+def bottleneck_branch(inputs, outputs, size):
+    """The ICCV paper's, without the biases that BatchNorm takes away."""
+    middle = outputs // 4
+    return nn.Sequential(
+        nn.Conv2d(inputs, middle, 1, bias=False),
+        nn.BatchNorm2d(middle),
+        nn.ReLU(),
+        nn.Conv2d(middle, middle, size, size, bias=False),
+        nn.BatchNorm2d(middle),
+        nn.ReLU(),
+        nn.Conv2d(middle, outputs, 1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+    )
+
+
 class BranchedResNet(ResNet):
     """The journal's self-distillation network; fc4 is the deepest head."""
 
-    def __init__(self, classes, block, blocks, width):
+    def __init__(self, classes, block, blocks, width, bottleneck=False):
         super().__init__(classes, block, blocks, width)
         del self.fc
         last = 8 * width * block.expansion
         for k in (1, 2, 3):
             inputs = last // 2 ** (4 - k)
+            setattr(self, f"fc{k}", nn.Linear(last, classes))
+            if bottleneck:
+                branch = bottleneck_branch(inputs, last, {1: 8, 2: 4, 3: 2}[k])
+                setattr(self, f"scala{k}", branch)
+                continue
             attention = nn.Sequential(
                 SepConv(inputs, inputs),
                 nn.BatchNorm2d(inputs),
@@ -162,7 +198,6 @@ class BranchedResNet(ResNet):
             setattr(self, f"attention{k}", attention)
             steps = (SepConv(last // 2**j, last // 2 ** (j - 1)) for j in (3, 2, 1))
             setattr(self, f"scala{k}", nn.Sequential(*list(steps)[k - 1 :]))
-            setattr(self, f"fc{k}", nn.Linear(last, classes))
         self.fc4 = nn.Linear(last, classes)
 
     def forward(self, x):
@@ -170,7 +205,8 @@ class BranchedResNet(ResNet):
         for k in (1, 2, 3, 4):
             x = seen = getattr(self, f"layer{k}")(x)
             if k < 4:
-                seen = getattr(self, f"attention{k}")(x) * x
+                if hasattr(self, f"attention{k}"):
+                    seen = getattr(self, f"attention{k}")(x) * x
                 seen = getattr(self, f"scala{k}")(seen)
             features.insert(0, F.adaptive_avg_pool2d(seen, 1).flatten(1))
             logits.insert(0, getattr(self, f"fc{k}")(features[0]))
@@ -234,10 +270,33 @@ class PatchProjection(nn.Module):
         return self.proj(x).flatten(2).transpose(1, 2)
 
 
-class DeiT(nn.Module):
+class TokenBranches(nn.Module):
+    """Heads on the class token after blocks 1 to 11; our names, there is no release."""
+
+    def add_branches(self, classes, widths):
+        for k, width in enumerate(widths[:-1], 1):
+            setattr(self, f"branch{k}_norm", nn.LayerNorm(width, eps=1e-6))
+            setattr(self, f"branch{k}_align", nn.Linear(width, widths[-1]))
+            setattr(self, f"branch{k}_head", nn.Linear(widths[-1], classes))
+
+    def answers(self, logits, features, tokens):
+        """Return the outputs; `tokens` are those after blocks 1 to 12."""
+        found = {"logits": logits, "features": features}
+        if hasattr(self, "branch1_head"):
+            logits, features = [], []
+            for k in range(11, 0, -1):
+                x = getattr(self, f"branch{k}_norm")(tokens[k - 1])
+                features.append(getattr(self, f"branch{k}_align")(x))
+                logits.append(getattr(self, f"branch{k}_head")(features[-1]))
+            found["branch_logits"] = torch.stack(logits, 1)
+            found["branch_features"] = torch.stack(features, 1)
+        return found
+
+
+class DeiT(TokenBranches):
     """Touvron et al. 2021, tiny: 12 blocks of width 192 with 3 heads."""
 
-    def __init__(self, classes, image_shape, patch, distilled):
+    def __init__(self, classes, image_shape, patch, distilled, branches):
         super().__init__()
         tokens = 1 + distilled
         count = (image_shape[0] // patch) * (image_shape[1] // patch)
@@ -251,6 +310,8 @@ class DeiT(nn.Module):
         self.norm = nn.LayerNorm(192, eps=1e-6)
         self.head = nn.Linear(192, classes)
         self.distilled = distilled
+        if branches:
+            self.add_branches(classes, [192] * 12)
 
     def forward(self, x):
         x = self.patch_embed(x)
@@ -258,10 +319,14 @@ class DeiT(nn.Module):
             [self.cls_token, self.dist_token] if self.distilled else [self.cls_token]
         )
         tokens = [token.expand(len(x), -1, -1) for token in tokens]
-        x = self.norm(self.blocks(torch.cat([*tokens, x], 1) + self.pos_embed))
+        x, tokens = torch.cat([*tokens, x], 1) + self.pos_embed, []
+        for block in self.blocks:
+            x = block(x)
+            tokens.append(x[:, 0])
+        x = self.norm(x)
         logits, features = self.head(x[:, 0]), x[:, 0]
         if not self.distilled:
-            return {"logits": logits, "features": features}
+            return self.answers(logits, features, tokens)
         soft = self.head_dist(x[:, 1])
         if self.training:
             return {"logits": logits, "features": features, "soft_logits": soft}
@@ -295,18 +360,20 @@ class Transformer(nn.Module):
             self.pool = Pool(dim // 2)
         self.blocks = nn.Sequential(*(Block(dim, heads) for _ in range(depth)))
 
-    def forward(self, grid, token):
+    def forward(self, grid, token, tokens):
         if hasattr(self, "pool"):
             grid, token = self.pool.conv(grid), self.pool.fc(token)
         x = torch.cat([token, grid.flatten(2).transpose(1, 2)], 1)
-        x = self.blocks(x)
+        for block in self.blocks:
+            x = block(x)
+            tokens.append(x[:, 0])
         return x[:, 1:].transpose(1, 2).unflatten(2, grid.shape[2:]), x[:, :1]
 
 
-class PiT(nn.Module):
+class PiT(TokenBranches):
     """Heo et al. 2021, tiny: depths 2, 6, 4, widths 64, 128, 256, heads 2, 4, 8."""
 
-    def __init__(self, classes, image_shape, patch):
+    def __init__(self, classes, image_shape, patch, branches):
         super().__init__()
         stride = patch // 2
         rows, columns = ((side - patch) // stride + 1 for side in image_shape[:2])
@@ -319,14 +386,16 @@ class PiT(nn.Module):
         )
         self.norm = nn.LayerNorm(256, eps=1e-6)
         self.head = nn.Linear(256, classes)
+        if branches:
+            self.add_branches(classes, [64] * 2 + [128] * 6 + [256] * 4)
 
     def forward(self, x):
         grid = self.patch_embed(x) + self.pos_embed
-        token = self.cls_token.expand(len(x), -1, -1)
+        token, tokens = self.cls_token.expand(len(x), -1, -1), []
         for stage in self.transformers:
-            grid, token = stage(grid, token)
+            grid, token = stage(grid, token, tokens)
         features = self.norm(token)[:, 0]
-        return {"logits": self.head(features), "features": features}
+        return self.answers(self.head(features), features, tokens)
 
 
 FOUR_STAGES = {
@@ -342,18 +411,22 @@ def build(name, classes, image_shape, arch):
     """Return a network by our name; `arch` holds what differs from the defaults."""
     if name == "mlp":
         return MLP(classes, image_shape)
-    if name == "small_cnn":
-        return SmallCNN(classes, image_shape)
+    branches = name.endswith("_branches")
+    if name.startswith("small_cnn"):
+        return SmallCNN(classes, image_shape, branches)
     if name in THREE_STAGES:
         return ResNet(classes, BasicBlock, (THREE_STAGES[name],) * 3, 16)
     if name in FOUR_STAGES:
         width = int(64 * arch.get("param_factor", 1) ** 0.5)
         large_stem = arch.get("stem") == "imagenet"
         return ResNet(classes, *FOUR_STAGES[name], width, large_stem)
-    if name.endswith("_branches"):
-        return BranchedResNet(classes, *FOUR_STAGES[name.removesuffix("_branches")], 64)
+    if branches and name.startswith("resnet"):
+        sizes = FOUR_STAGES[name.removesuffix("_branches")]
+        bottleneck = arch.get("branch") == "bottleneck"
+        return BranchedResNet(classes, *sizes, 64, bottleneck)
     patch = arch.get("patch_size", 16)
     if name.startswith("deit_tiny"):
-        return DeiT(classes, image_shape, patch, name.endswith("distilled"))
-    assert name == "pit_tiny", name
-    return PiT(classes, image_shape, patch)
+        distilled = name.endswith("distilled")
+        return DeiT(classes, image_shape, patch, distilled, branches)
+    assert name.startswith("pit_tiny"), name
+    return PiT(classes, image_shape, patch, branches)
