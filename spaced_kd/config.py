@@ -480,7 +480,8 @@ class Config:
     )
     reference: str = option(
         DEFAULT_REFERENCE,
-        "student that paired differences are taken to, where the run has it",
+        "students that paired differences are taken to, where the run has them, "
+        "separated by commas",
         operational=True,
     )
     progress: str = option(
@@ -634,12 +635,18 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
             _parse(StudentConfig, merged, path), resolved.compat
         )
     if resolved.reference != DEFAULT_REFERENCE:
-        registry.lookup(parsed, resolved.reference, "config.reference")
+        for name in reference_names(resolved.reference):
+            registry.lookup(parsed, name, "config.reference")
     return dataclasses.replace(
         resolved,
         student=_resolve_auto(resolved.student, resolved.compat),
         students=dict(sorted(parsed.items(), key=_table_order)),
     )
+
+
+def reference_names(field: str) -> tuple[str, ...]:
+    """Return the students that `config.reference` names."""
+    return tuple(dict.fromkeys(name.strip() for name in field.split(",")))
 
 
 def to_dict(config: Config) -> dict[str, Any]:

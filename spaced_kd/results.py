@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from spaced_kd import exits
+from spaced_kd.config import reference_names
 from spaced_kd.exits import ExitResult
 from spaced_kd.spread import Difference, Spread, over_training
 from spaced_kd.tables import Table
@@ -35,6 +36,7 @@ class NetworkResult:
     forward_passes, backward_passes: batches.
     quoted: whose the other values are, of a network with several exits. exits: what
       each of these reaches; {} for a network that has one.
+    acc1_last_minus: by reference; where there is a difference to take.
     """
 
     complete: bool
@@ -47,7 +49,6 @@ class NetworkResult:
     loss_last: Spread
     teacher_kl_last: Spread
     teacher_agreement_last: Spread
-    acc1_last_minus_reference: Difference | None
     updates: int
     space_interval_steps: int | None
     space_interval_epochs: float | None
@@ -56,13 +57,11 @@ class NetworkResult:
     backward_passes: int
     quoted: str | None = None
     exits: dict[str, ExitResult] = dataclasses.field(default_factory=dict)
+    acc1_last_minus: dict[str, Difference] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-able values; no difference where there is none to take."""
-        fields = dataclasses.asdict(self)
-        if self.acc1_last_minus_reference is None:
-            del fields["acc1_last_minus_reference"]
-        return fields
+        """Return JSON-able values."""
+        return dataclasses.asdict(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,14 +69,14 @@ class Results:
     """All final numbers of a run; prints as tables, also in a notebook.
 
     teacher: None in a run without one.
-    reference: the student that differences are taken to; None if the run has it not.
+    references: students that differences are taken to, of those the run has.
     timing: seconds spent and images a second; the only values that differ when the same
       run is done twice.
     """
 
     complete: bool
     num_seeds: int
-    reference: str | None
+    references: tuple[str, ...]
     teacher: NetworkResult | None
     students: dict[str, NetworkResult]
     timing: dict[str, float | None]
@@ -93,7 +92,7 @@ class Results:
         return {
             "complete": self.complete,
             "num_seeds": self.num_seeds,
-            "reference": self.reference,
+            "references": list(self.references),
             "teacher": self.teacher and self.teacher.to_dict(),
             "students": {name: s.to_dict() for name, s in self.students.items()},
             "timing": self.timing,
@@ -121,9 +120,9 @@ class Results:
             "acc1 last\n%",
             f"acc1 mean of\nlast {LAST}, %",
             "acc1 best on test,\noptimistic, %",
-            f"acc1 last minus\n{self.reference}, points",
+            *(f"acc1 last minus\n{name}, points" for name in self.references),
         )
-        left_out = {titles[-1]} if self.reference is None else set()
+        left_out = set()
         if not any(net.exits for net in self.networks.values()):
             left_out.add("quoted\nexit")
         shown = [place for place, title in enumerate(titles) if title not in left_out]
@@ -157,12 +156,11 @@ class Results:
         return self.table()
 
     def _row(self, name: str, net: NetworkResult) -> tuple[str, ...]:
-        mark = ("" if net.complete else " *") + (" †" if self._off_budget(net) else "")
         interval = "-"
         if net.space_interval_steps is not None:
             interval = f"{net.space_interval_epochs:g} / {net.space_interval_steps:,}"
         return (
-            name + mark,
+            name + ("" if net.complete else " *"),
             net.plan or "-",
             interval,
             f"{net.updates:,}",
@@ -171,33 +169,41 @@ class Results:
             str(net.acc1_last),
             str(net.acc1_mean_last5),
             str(net.acc1_best),
-            str(net.acc1_last_minus_reference or "-"),
+            *(self._difference(net, reference) for reference in self.references),
         )
 
-    def _off_budget(self, net: NetworkResult) -> bool:
-        if self.reference is None:
-            return False
-        budget = self.students[self.reference].updates
+    def _difference(self, net: NetworkResult, reference: str) -> str:
+        if reference not in net.acc1_last_minus:
+            return "-"
+        mark = " †" if self._off_budget(net, reference) else ""
+        return str(net.acc1_last_minus[reference]) + mark
+
+    def _off_budget(self, net: NetworkResult, reference: str) -> bool:
+        budget = self.students[reference].updates
         return abs(net.updates - budget) > 0.01 * budget
 
     def _notes(self) -> Iterable[str]:
         if not self.complete:
             yield "UNFINISHED: the run has not come to its end; see the rows marked *."
             yield from _unfinished(self.networks, self.num_seeds)
-        if any(self._off_budget(net) for net in self.networks.values()):
+        if any(
+            self._off_budget(net, reference)
+            for net in self.networks.values()
+            for reference in net.acc1_last_minus
+        ):
             yield (
-                "† updates differ from the reference's by more than 1 %: not a "
+                "† updates differ from those subtracted by more than 1 %: not a "
                 "comparison at equal training."
             )
         least, *_, most = sorted(len(net.seeds) for net in self.networks.values())
         n = f"n={most}" if least == most else f"n={least} to {most}"
         spread = ", mean ± standard deviation over seeds" if most > 1 else ""
         yield f"acc1: top-1 accuracy on the test set{spread} ({n})."
-        if most > 1 and self.reference is not None:
+        if most > 1 and self.references:
             interval = "; in brackets: 95 % t interval of their mean" * (most > 2)
             yield (
-                f"Differences to {self.reference} are taken within a seed (same "
-                f"teacher, same batches){interval}."
+                f"Differences to {' and '.join(self.references)} are taken within a "
+                f"seed (same {'teacher, same ' * bool(self.teacher)}batches){interval}."
             )
 
 
@@ -223,16 +229,17 @@ def compute(
         name: _network(name, config, plan["networks"][name], evals.get(name, {}))
         for name in names
     }
-    reference = config["reference"]
-    if reference not in config["students"]:
-        reference = None
+    wanted = reference_names(config["reference"])
+    references = tuple(name for name in wanted if name in config["students"])
     students = {
-        name: _against(networks, name, reference) for name in names if name != "teacher"
+        name: _against(networks, name, references)
+        for name in names
+        if name != "teacher"
     }
     return Results(
         complete=all(net.complete for net in networks.values()),
         num_seeds=config["num_seeds"],
-        reference=reference,
+        references=references,
         teacher=networks.get("teacher"),
         students=students,
         timing=_timing(timings),
@@ -307,7 +314,6 @@ def _network(
         loss_last=over("loss")[0],
         teacher_kl_last=over("teacher_kl")[0],
         teacher_agreement_last=over("teacher_agreement")[0],
-        acc1_last_minus_reference=None,
         updates=ledger["updates"],
         space_interval_steps=interval,
         space_interval_epochs=epochs,
@@ -320,22 +326,27 @@ def _network(
 
 
 def _against(
-    networks: Mapping[str, NetworkResult], name: str, reference: str | None
+    networks: Mapping[str, NetworkResult], name: str, references: Iterable[str]
 ) -> NetworkResult:
-    net = networks[name]
-    if reference is None or name == reference:
-        return net
-    base = networks[reference]
+    found = {
+        reference: _minus(networks[name], networks[reference])
+        for reference in references
+        if reference != name
+    }
+    known = {reference: d for reference, d in found.items() if d is not None}
+    return dataclasses.replace(networks[name], acc1_last_minus=known)
+
+
+def _minus(net: NetworkResult, base: NetworkResult) -> Difference | None:
+    """Return the paired difference of the seeds that both have; None without any."""
     if not (_has_finished(net) and _has_finished(base)):
-        return net
+        return None
     own = dict(zip(net.seeds, net.acc1_last.per_seed, strict=True))
     other = dict(zip(base.seeds, base.acc1_last.per_seed, strict=True))
     pairs = [(own[seed], other[seed]) for seed in net.seeds if seed in other]
     if not pairs:
-        return net
-    values = [None if a is None or b is None else a - b for a, b in pairs]
-    difference = Difference.of(values)
-    return dataclasses.replace(net, acc1_last_minus_reference=difference)
+        return None
+    return Difference.of([None if a is None or b is None else a - b for a, b in pairs])
 
 
 def _has_finished(net: NetworkResult) -> bool:
