@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -24,10 +25,16 @@ from spaced_kd.errors import ConfigError
 
 AUTO = "auto"
 DEFAULT_REFERENCE = "online"
+NO_TEACHER = "none"
+"""As `config.teacher.model`: a run of students that no other network teaches."""
+
+SELF_TAUGHT = ("self_kd",)
+"""Methods by which a network is its own teacher."""
 
 PLANS = (
     "none",
     "online",
+    "interleaved",
     "spaced",
     "critical_period",
     "constant_ahead",
@@ -256,7 +263,11 @@ class OptimConfig:
 class TeacherConfig:
     """The one teacher of the run, trained by plain cross-entropy."""
 
-    model: str = option("resnet18", "architecture, a key of spaced_kd.models.MODELS")
+    model: str = option(
+        "resnet18",
+        "architecture, a key of spaced_kd.models.MODELS, or none: no teacher, for "
+        "self-distillation",
+    )
     arch: ArchConfig = section(ArchConfig, "what the name leaves open")
     optim: OptimConfig = section(OptimConfig, "optimiser")
 
@@ -274,8 +285,16 @@ class StudentConfig:
     space_interval_epochs: float = option(
         1.5,
         "space interval in epochs (the paper's s, the released interval_rate); for the "
-        "plans spaced, critical_period and constant_ahead",
+        "plans spaced, critical_period and constant_ahead; left open: 1.5, for self KD "
+        "4.0 (paper, Tables 1 and 2)",
         low=0.0,
+        by_method={"self_kd": 4.0},
+    )
+    num_epochs: int = option(
+        0,
+        "epochs of the stream that a student without the run's teacher learns (labels "
+        "alone, self KD); 0: config.num_epochs",
+        low=0,
     )
     remainder: str = option(
         AUTO,
@@ -329,10 +348,24 @@ class StudentConfig:
         "or late_start (it sees the current batch, but starts late)",
         choices=("delayed", "late_start"),
     )
+    trigger: str = option(
+        AUTO,
+        "self KD, spaced: interval (paper Alg. 4: a replay after each), or released "
+        "(the first after one epoch; the batch that triggers a replay gets no step on "
+        "the labels before it)",
+        choices=(AUTO, "interval", "released"),
+    )
+    quote: str = option(
+        AUTO,
+        "whose accuracy is reported and kept as best: of the deepest exit, or of the "
+        "ensemble, the mean of all exits' logits (released self KD)",
+        choices=(AUTO, "deepest", "ensemble"),
+    )
     method: str = option("kd", "distillation loss, a key of spaced_kd.methods.METHODS")
     kd_weight: float = option(
         0.3,
-        "alpha: weight of the soft loss; 1 - alpha on the labels",
+        "alpha: weight of the soft loss; 1 - alpha on the labels (self KD: at each "
+        "branch)",
         low=0.0,
         high=1.0,
     )
@@ -352,6 +385,24 @@ class StudentConfig:
     )
     feature_loss: str = option(
         "dist", "feature loss, a key of spaced_kd.losses.FEATURE_LOSSES (paper Table 3)"
+    )
+    feature_branches: str = option(
+        AUTO,
+        "self KD: branches whose features are held against the deepest exit's: all, or "
+        "not_deepest (all but the deepest branch, as released)",
+        choices=(AUTO, "all", "not_deepest"),
+    )
+    branch_adaptor: str = option(
+        "linear",
+        "self KD: what maps a branch's features before that: linear (released), or "
+        "none (for transformers, whose branches align them)",
+        choices=("linear", "none"),
+    )
+    branch_reduction: str = option(
+        "sum",
+        "self KD: how the branches' losses add up: sum (paper Eq. 4), or mean_times_3, "
+        "which gives any number of branches the weight of a ResNet's three",
+        choices=("sum", "mean_times_3"),
     )
 
 
@@ -429,7 +480,8 @@ class Config:
     )
     reference: str = option(
         DEFAULT_REFERENCE,
-        "student that paired differences are taken to, where the run has it",
+        "students that paired differences are taken to, where the run has them, "
+        "separated by commas",
         operational=True,
     )
     progress: str = option(
@@ -450,6 +502,9 @@ COMPAT: dict[str, dict[str, str]] = {
         "init": "different",
         "remainder": "drop",
         "replay": "exact",
+        "trigger": "interval",
+        "feature_branches": "not_deepest",
+        "quote": "deepest",
     },
     "paper": {
         "soft_loss": "kl",
@@ -459,6 +514,9 @@ COMPAT: dict[str, dict[str, str]] = {
         "init": "same",
         "remainder": "flush",
         "replay": "exact",
+        "trigger": "interval",
+        "feature_branches": "all",
+        "quote": "deepest",
     },
     "released": {
         "soft_loss": "probspace",
@@ -468,18 +526,60 @@ COMPAT: dict[str, dict[str, str]] = {
         "init": "different",
         "remainder": "drop",
         "replay": "exact",
+        "trigger": "released",
+        "feature_branches": "not_deepest",
+        "quote": "deepest",
+    },
+}
+
+METHOD_CHOICES: dict[str, dict[str, dict[str, str]]] = {
+    # Self KD: the released loss is correct there, so it is the recommended one
+    # (method B.2 in docs/deviations.md); no teacher to share initial weights with.
+    "self_kd": {
+        compat: {
+            "soft_loss": "kl" if compat == "paper" else "soft_cross_entropy",
+            "temperature_squared": "no",
+            "init": "different",
+            "quote": "ensemble",
+        }
+        for compat in COMPAT
     },
 }
 
 PLAN_CHOICES: dict[str, dict[str, str]] = {
     # Offline KD ("max" in the paper's Table 6) is a program of its own in the released
     # code: a converged teacher in eval mode and freshly drawn batches.
-    "offline": {"teacher_bn": "running", "replay": "reshuffle", "remainder": "flush"},
+    "offline": {
+        "teacher_bn": "running",
+        "replay": "reshuffle",
+        "remainder": "flush",
+        "trigger": "interval",
+    },
     # The window's last short round is replayed, so that step counts match.
     "critical_period": {"remainder": "flush"},
     # No teacher, hence the plain loss; from its weights it would be the teacher again.
-    "none": {"method": "hard", "init": "different"},
+    "none": {"method": "hard", "init": "different", "quote": "deepest"},
 }
+
+
+def auto_choices(compat: str, student: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a student's fields become that are left open.
+
+    Args:
+      compat: a key of COMPAT; another one, of a later version, chooses nothing.
+      student: its fields, of which method and plan matter.
+    """
+    return COMPAT.get(compat, {}) | special_choices(compat, student)
+
+
+def special_choices(compat: str, student: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of `auto_choices` that come from the method and the plan."""
+    by_method = METHOD_CHOICES.get(student["method"], {}).get(compat, {})
+    return (
+        _method_defaults(student["method"])
+        | by_method
+        | PLAN_CHOICES.get(student["plan"], {})
+    )
 
 
 def base_config() -> ml_collections.ConfigDict:
@@ -516,8 +616,8 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
             "config.students is empty; add at least one, e.g. "
             "config.students.spaced_1_5 = student(plan='spaced')."
         )
-    resolved = _parse(Config, raw, "config")
-    defaults = raw["student"]
+    defaults = raw.get("student") or {}
+    resolved = _parse(Config, raw | {"student": _fill(defaults)}, "config")
     parsed = {}
     for name, fields in students.items():
         path = f"config.students.{name}"
@@ -530,17 +630,23 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
             raise ConfigError(
                 f"{path}: 'teacher' is the teacher's name; choose another."
             )
-        merged = _inherit(fields, defaults)
+        merged = _fill(_inherit(fields, defaults))
         parsed[name] = _resolve_auto(
             _parse(StudentConfig, merged, path), resolved.compat
         )
     if resolved.reference != DEFAULT_REFERENCE:
-        registry.lookup(parsed, resolved.reference, "config.reference")
+        for name in reference_names(resolved.reference):
+            registry.lookup(parsed, name, "config.reference")
     return dataclasses.replace(
         resolved,
         student=_resolve_auto(resolved.student, resolved.compat),
         students=dict(sorted(parsed.items(), key=_table_order)),
     )
+
+
+def reference_names(field: str) -> tuple[str, ...]:
+    """Return the students that `config.reference` names."""
+    return tuple(dict.fromkeys(name.strip() for name in field.split(",")))
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -576,7 +682,7 @@ def _to_config_dict(cls, open_fields: bool) -> ml_collections.ConfigDict:
             fields[field.name] = ml_collections.ConfigDict()
         elif dataclasses.is_dataclass(field.type):
             fields[field.name] = _to_config_dict(field.type, open_fields)
-        elif open_fields:
+        elif open_fields or "by_method" in field.metadata:
             fields[field.name] = config_dict.placeholder(field.type)
         else:
             fields[field.name] = field.default
@@ -599,9 +705,26 @@ def _inherit(fields: dict, defaults: dict) -> dict:
     return merged
 
 
+def _method_defaults(method: str) -> dict[str, Any]:
+    return {
+        field.name: field.metadata["by_method"][method]
+        for field in dataclasses.fields(StudentConfig)
+        if method in field.metadata.get("by_method", {})
+    }
+
+
+def _fill(fields: dict) -> dict:
+    """Give the fields that are still open the default of the student's method."""
+    filled = dict(fields)
+    for field in dataclasses.fields(StudentConfig):
+        by_method = field.metadata.get("by_method")
+        if by_method and field.name in fields and fields[field.name] is None:
+            filled[field.name] = by_method.get(fields.get("method"), field.default)
+    return filled
+
+
 def _resolve_auto(student: StudentConfig, compat: str) -> StudentConfig:
-    special = PLAN_CHOICES.get(student.plan, {})
-    choices = COMPAT[compat] | special
+    choices = auto_choices(compat, vars(student))
     open_names = [n for n in choices if getattr(student, n) == AUTO]
     if student.plan == "none":
         open_names.append("method")

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from spaced_kd import schedule, steps, streamed
 from spaced_kd.evaluate import make_predict
@@ -13,8 +14,8 @@ from spaced_kd.experiment import Experiment
 from spaced_kd.feeds import Feed, Resident
 from spaced_kd.parallel import SeedGroup, data_parallel
 from spaced_kd.schedule import Evaluate, Lockstep, Replay, Segment
-from spaced_kd.state import NetState, SeedState
-from spaced_kd.types import Device, Split
+from spaced_kd.state import Frozen, NetState, SeedState
+from spaced_kd.types import Device, Predictions, Split
 
 ChunkMetrics = dict[str, dict[str, jax.Array]]
 """Network -> metric -> [steps], on the device."""
@@ -87,8 +88,8 @@ class Engine:
                 found.setdefault(_kind(tick), tick)
         return list(found.values())
 
-    def predict(self, seed: int, network: str, state: NetState) -> jax.Array:
-        """Return the network's logits [N_test, C] on the test split."""
+    def predict(self, seed: int, network: str, state: NetState) -> Predictions:
+        """Return the network's logits on the test split."""
         group = self._experiment.group_of(seed)
         test = self._experiment.dataset.test
         if isinstance(test, Split):
@@ -96,12 +97,13 @@ class Engine:
             return program(state.variables, self._test_images(group, test))
         data = self._experiment.config.data
         program = self._predict_program(group, network, data.eval_batch_size)
-        logits: list[jax.Array] = []
+        found: list[Predictions] = []
         for images in streamed.eval_batches(test, data):
             # At most two batches are on the devices: one in use, one waiting.
-            jax.block_until_ready(logits[-2:-1])
-            logits.append(program(state.variables, group.put(images)))
-        return jnp.concatenate(logits)[: len(test.label)]
+            jax.block_until_ready(found[-2:-1])
+            found.append(program(state.variables, group.put(images)))
+        count = len(test.label)
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts)[:count], *found)
 
     def close(self) -> None:
         """Stop reading ahead; what comes next may still be asked for."""
@@ -109,8 +111,7 @@ class Engine:
 
     def _predict_program(self, group: SeedGroup, network: str, num_examples: int):
         config, networks = self._experiment.config, self._networks[group.axis]
-        student = networks.students.get(network)
-        model = (student.network if student else networks.teacher).model
+        model = networks.model(network)
         cache_key = ("predict", group.devices, model)
         if cache_key not in self._programs:
             self._programs[cache_key] = make_predict(
@@ -183,18 +184,25 @@ class Engine:
 
 def _networks_of(states: Sequence[SeedState], group: SeedGroup, segment: Segment):
     """Return what a tick updates and what it only reads, by repetition of a group."""
-    moving = schedule.moved_by(segment)
+    moving = schedule.rates_of(segment)
     carry = tuple({name: states[seed][name] for name in moving} for seed in group.seeds)
-    frozen = tuple(
-        states[seed]["teacher"].frozen if isinstance(segment, Replay) else None
-        for seed in group.seeds
-    )
+    frozen = tuple(_frozen(states[seed], segment) for seed in group.seeds)
     return carry, frozen
+
+
+def _frozen(state: SeedState, segment: Segment) -> Frozen | None:
+    if isinstance(segment, Lockstep):
+        return None
+    if "teacher" in state:
+        return state["teacher"].frozen
+    return Frozen({}, np.asarray(segment.teacher_step, np.int32))
 
 
 def _kind(segment: Segment) -> Any:
     """What the programs of a segment depend on, apart from its length."""
-    return segment.student if isinstance(segment, Replay) else segment.members
+    if isinstance(segment, Replay):
+        return segment.student
+    return segment._replace(start=0, stop=0)
 
 
 def make_feed(experiment: Experiment) -> Feed:

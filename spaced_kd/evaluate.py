@@ -1,5 +1,6 @@
 """Exact evaluation: every example of the test split counted once, in eval mode."""
 
+import functools
 from collections.abc import Callable
 from typing import cast
 
@@ -12,9 +13,9 @@ from spaced_kd.data.augment import prepare_eval
 from spaced_kd.data.augment_spec import AugmentSpec
 from spaced_kd.models.base import Model
 from spaced_kd.parallel import BatchAxis, SeedGroup, data_parallel
-from spaced_kd.types import Metrics, ModelOutput, Variables
+from spaced_kd.types import Metrics, ModelOutput, Predictions, Variables
 
-Predict = Callable[[Variables, jax.Array], jax.Array]
+Predict = Callable[[Variables, jax.Array], Predictions]
 
 
 def make_predict(
@@ -24,7 +25,7 @@ def make_predict(
     batch_size: int,
     spec: AugmentSpec,
 ) -> Predict:
-    """Return predict(variables, images) -> logits [num_examples, C].
+    """Return predict(variables, images) -> Predictions for num_examples images.
 
     BatchNorm uses the running statistics. The last batch is filled up by repeating
     example 0, whose extra logits are cut off again.
@@ -49,43 +50,43 @@ def make_predict(
         def body(carry, rows):
             image = prepare_eval(images[rows], spec)
             outputs = model.apply(variables, image, train=False)
-            return carry, cast(ModelOutput, outputs).logits
+            outputs = cast(ModelOutput, outputs)
+            return carry, Predictions(outputs.logits, outputs.branch_logits)
 
         # Every process needs all logits, in the order of the examples.
-        return axis.gather(lax.scan(body, None, index)[1])
+        return jax.tree.map(axis.gather, lax.scan(body, None, index)[1])
 
     run = data_parallel(logits_of, group.devices, in_axes=(None, None, 1))
 
     def predict(variables, images):
-        logits = run(variables, images, index)
-        return logits.reshape(rounds * batch_size, -1)[:num_examples]
+        found = run(variables, images, index)
+        flat = lambda x: x.reshape(rounds * batch_size, *x.shape[2:])[:num_examples]
+        return jax.tree.map(flat, found)
 
     return predict
 
 
-@jax.jit
-def _teacher_metrics(logits: jax.Array, labels: jax.Array) -> Metrics:
-    return metrics.classification(logits, labels)
-
-
-@jax.jit
-def _student_metrics(
-    logits: jax.Array, labels: jax.Array, teacher_logits: jax.Array
-) -> Metrics:
-    own = metrics.classification(logits, labels)
-    return own | metrics.teacher_gap(logits, teacher_logits, labels)
-
-
+@functools.partial(jax.jit, static_argnames="quote")
 def measure(
-    logits: jax.Array, labels: jax.Array, teacher_logits: jax.Array | None
+    found: Predictions,
+    labels: jax.Array,
+    teacher_logits: jax.Array | None,
+    quote: str = "deepest",
 ) -> Metrics:
     """Return accuracy and loss, and the gap to the teacher where there is one.
 
     Args:
-      logits: [N, C] of the network.
+      found: what the network predicts.
       labels: [N] int32.
-      teacher_logits: [N, C] of the teacher as it stands; None for the teacher itself.
+      teacher_logits: [N, C] of the teacher as it stands; None for the teacher itself,
+        or without a teacher.
+      quote: whose accuracy and loss these are: of the "deepest" exit, or of the
+        "ensemble". Those of every exit come under its own name.
     """
-    if teacher_logits is None:
-        return _teacher_metrics(logits, labels)
-    return _student_metrics(logits, labels, teacher_logits)
+    logits = metrics.ensemble(found) if quote == "ensemble" else found.logits
+    measured = metrics.classification(logits, labels)
+    if teacher_logits is not None:
+        measured |= metrics.teacher_gap(logits, teacher_logits, labels)
+    if found.branch_logits is not None:
+        measured |= metrics.by_exit(found, labels)
+    return measured

@@ -8,19 +8,27 @@ import jax
 import jax.numpy as jnp
 
 from spaced_kd import schedule, stream_memory
-from spaced_kd.config import AUTO, Config, DataConfig, StudentConfig, TeacherConfig
+from spaced_kd.config import (
+    AUTO,
+    NO_TEACHER,
+    Config,
+    DataConfig,
+    StudentConfig,
+    TeacherConfig,
+)
 from spaced_kd.data.augment_spec import AugmentSpec, spec_of
 from spaced_kd.data.stream import Stream
 from spaced_kd.errors import ConfigError
 from spaced_kd.keys import SeedKeys, seed_keys
 from spaced_kd.methods import make_method
 from spaced_kd.models import make_model
+from spaced_kd.models.base import Model
 from spaced_kd.optim import learning_rate_schedule, make_optimizer
 from spaced_kd.parallel import BatchAxis, SeedGroup, choose_devices, seed_groups
 from spaced_kd.schedule import Clock, Segment, Tick
 from spaced_kd.state import SeedState, init_state
 from spaced_kd.steps import Network, Student
-from spaced_kd.types import Dataset, Device, Split
+from spaced_kd.types import Dataset, Device, ModelOutput, Split
 from spaced_kd.views import Streams
 
 
@@ -28,14 +36,22 @@ from spaced_kd.views import Streams
 class Networks:
     """The architectures of one repetition, bound to the devices that share a batch."""
 
-    teacher: Network
+    teacher: Network | None
     students: dict[str, Student]
+
+    def model(self, name: str) -> Model:
+        """Return the architecture of a network of the run."""
+        if name in self.students:
+            return self.students[name].network.model
+        assert name == "teacher" and self.teacher, f"no network is called {name}"
+        return self.teacher.model
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
     """A run, assembled and checked; holds no training state.
 
+    clock: the stream's, up to the teacher's end; a student's own may end elsewhere.
     groups: which repetitions run together, and where. streams: by repetition.
     plan: uncut segments. ticks: the plan cut up, with evaluations; an index into it is
     the run's position. updates: network -> updates in the whole run. spec: what is
@@ -65,12 +81,20 @@ class Experiment:
 
     def networks(self, axis: BatchAxis) -> Networks:
         """Return the networks whose losses and BatchNorm reduce over `axis`."""
-        teacher = self._network("teacher", self.config.teacher, axis)
+        teacher = None
+        if self.config.teacher.model != NO_TEACHER:
+            total = self.clock.total_steps
+            teacher = self._network("teacher", self.config.teacher, total, axis)
         # Only what has DropPath can be without it.
-        drops = getattr(teacher.model, "drop_path", 0.0) > 0.0
+        drops = teacher and getattr(teacher.model, "drop_path", 0.0) > 0.0
         students = {
             name: Student(
-                self._network(name, student, axis),
+                self._network(
+                    name,
+                    student,
+                    schedule.student_clock(student, self.clock).total_steps,
+                    axis,
+                ),
                 make_method(student, axis),
                 student.teacher_bn,
                 student.teacher_drop_path == "on" or not drops,
@@ -82,13 +106,16 @@ class Experiment:
         return Networks(teacher, students)
 
     def _network(
-        self, name: str, config: TeacherConfig | StudentConfig, axis: BatchAxis
+        self,
+        name: str,
+        config: TeacherConfig | StudentConfig,
+        stream_steps: int,
+        axis: BatchAxis,
     ) -> Network:
         optim = config.optim
-        clock = name if optim.schedule_clock == "own" else "teacher"
-        rate = learning_rate_schedule(
-            optim, self.clock.steps_per_epoch, self.updates[clock]
-        )
+        own = optim.schedule_clock == "own"
+        total = self.updates[name] if own else stream_steps
+        rate = learning_rate_schedule(optim, self.clock.steps_per_epoch, total)
         net = make_model(
             config.model,
             self.dataset.num_classes,
@@ -116,7 +143,8 @@ def build(config: Config, dataset: Dataset) -> Experiment:
     streams = tuple(_streams(config, dataset, k) for k in range(config.num_seeds))
     stream = streams[0].teacher
     clock = Clock(stream.steps_per_epoch, config.num_epochs)
-    plan = schedule.make_plan(config.students, clock)
+    has_teacher = config.teacher.model != NO_TEACHER
+    plan = schedule.make_plan(config.students, clock, teacher=has_teacher)
     evaluate_every_steps = config.eval_every_epochs * clock.steps_per_epoch
     experiment = Experiment(
         config=config,
@@ -184,16 +212,14 @@ def _init_seed(experiment: Experiment, networks: Networks, keys: SeedKeys) -> Se
             started[model, own] = model.init_with_output(key, image, train=False)
         return started[model, own]
 
-    teacher = networks.teacher
-    outputs, variables = start(teacher.model, False)
-    state = {"teacher": init_state(variables, {}, teacher.tx)}
-    teacher_dim = outputs.features.shape[-1]
+    state, taught = {}, None
+    if networks.teacher:
+        taught, variables = start(networks.teacher.model, False)
+        state["teacher"] = init_state(variables, {}, networks.teacher.tx)
     for name, student in networks.students.items():
         own = experiment.config.students[name].init == "different"
         outputs, variables = start(student.network.model, own)
-        method_params = student.method.init(
-            keys.method_init, outputs.features.shape[-1], teacher_dim
-        )
+        method_params = student.method.init(keys.method_init, outputs, taught)
         state[name] = init_state(variables, method_params, student.network.tx)
     return state
 
@@ -233,6 +259,11 @@ def _groups(config: Config) -> tuple[SeedGroup, ...]:
 
 def _check_inits(config: Config) -> None:
     for name, student in config.students.items():
+        if student.init == "same" and config.teacher.model == NO_TEACHER:
+            raise ConfigError(
+                f"config.students.{name}.init='same' asks for the teacher's weights, "
+                "but config.teacher.model='none'; set init='different'."
+            )
         teacher = config.teacher
         alike = (student.model, student.arch) == (teacher.model, teacher.arch)
         if student.init == "same" and not alike:
@@ -279,22 +310,56 @@ def _check_networks(experiment: Experiment) -> None:
     """Pass one image through each network, in shapes alone.
 
     Raises:
-      ConfigError: the image does not fit, or a network that no teacher teaches has a
-        head that only soft targets would train.
+      ConfigError: the image does not fit; a network that no teacher teaches has a head
+        that only soft targets would train; a student lacks a teacher or branches.
     """
     networks = experiment.networks(BatchAxis())
-    teacher: Any = networks.teacher.model
-    models, untaught = {teacher}, {teacher: "config.teacher.model"}
+    config, found = experiment.config, {}
+
+    def outputs_of(model: Any) -> ModelOutput:
+        if model not in found:
+            image = jnp.zeros((1, *experiment.image_shape))
+            make = functools.partial(model.init_with_output, train=True)
+            found[model], _ = jax.eval_shape(make, jax.random.key(0), image)
+        return found[model]
+
+    if networks.teacher:
+        outputs = outputs_of(networks.teacher.model)
+        _refuse_soft_head(outputs, "config.teacher.model")
     for name, student in networks.students.items():
-        models.add(student.network.model)
+        outputs = outputs_of(student.network.model)
+        field = f"config.students.{name}"
         if not student.method.needs_teacher:
-            untaught[student.network.model] = f"config.students.{name}.model"
-    image = jnp.zeros((1, *experiment.image_shape))
-    for model in models:
-        make = functools.partial(model.init_with_output, train=True)
-        outputs, _ = jax.eval_shape(make, jax.random.key(0), image)
-        if outputs.soft_logits is not None and model in untaught:
+            _refuse_soft_head(outputs, f"{field}.model")
+        elif networks.teacher is None:
             raise ConfigError(
-                f"{untaught[model]} has a head that only soft targets train, and this "
-                "network has no teacher; choose the model without it."
+                f"{field}.method={config.students[name].method!r} needs a teacher, but "
+                "config.teacher.model='none'; name a model there, or set "
+                "method='self_kd' or plan='none'."
             )
+        if outputs.branch_logits is None:
+            _refuse_without_branches(config.students[name], student, field)
+
+
+def _refuse_soft_head(outputs: ModelOutput, field: str) -> None:
+    if outputs.soft_logits is not None:
+        raise ConfigError(
+            f"{field} has a head that only soft targets train, and this "
+            "network has no teacher; choose the model without it."
+        )
+
+
+def _refuse_without_branches(
+    config: StudentConfig, student: Student, field: str
+) -> None:
+    if student.method.needs_branches:
+        what = f"method='{config.method}'"
+    elif config.quote == "ensemble":
+        what = "quote='ensemble'"
+    else:
+        return
+    raise ConfigError(
+        f"{field}.{what} needs a network with several exits, but model="
+        f"'{config.model}' has one; take its name with '_branches', e.g. "
+        "'resnet18_branches'."
+    )

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 
 from spaced_kd import schedule, steps
+from spaced_kd.config import NO_TEACHER, SELF_TAUGHT
 from spaced_kd.experiment import Experiment
 from spaced_kd.parallel import BatchAxis
-from spaced_kd.schedule import Evaluate, Replay, Tick
+from spaced_kd.schedule import Evaluate, Lockstep, Replay, Tick
 from spaced_kd.steps import Student
 
 
@@ -16,11 +17,11 @@ def tick_costs(parts: Experiment) -> list[float]:
 
 
 def tick_images(parts: Experiment, tick: Tick) -> int:
-    """Return how many training images a tick feeds, once a network that it updates."""
+    """Return how many training images a tick feeds, once for every update."""
     if isinstance(tick, Evaluate):
         return 0
-    networks = len(schedule.moved_by(tick)) * parts.config.num_seeds
-    return (tick.stop - tick.start) * parts.config.data.batch_size * networks
+    updates = sum(schedule.rates_of(tick).values()) * parts.config.num_seeds
+    return (tick.stop - tick.start) * parts.config.data.batch_size * updates
 
 
 def _cost(parts: Experiment, students: Mapping[str, Student], tick: Tick) -> float:
@@ -54,15 +55,20 @@ def describe_plan(parts: Experiment) -> dict:
                 "teacher_step": segment.teacher_step,
             }
         else:
-            lags = {member.student: member.lag for member in segment.members}
-            row |= {"kind": "lockstep", "students": lags}
+            row |= {
+                "kind": "lockstep",
+                "teacher": segment.teacher,
+                "students": {m.student: m.lag for m in segment.members},
+                "student_updates": {m.student: m.updates for m in segment.members},
+            }
         segments.append(row)
     networks = {}
     for name, count in parts.updates.items():
         student = parts.config.students.get(name)
         interval = None
         if student and schedule.SCHEDULES[student.plan] in schedule.WITH_INTERVAL:
-            interval = schedule.interval_steps(name, student, parts.clock)
+            own = schedule.student_clock(student, parts.clock)
+            interval = schedule.interval_steps(name, student, own)
         networks[name] = {
             "updates": count,
             "forward_passes": passes[name][0],
@@ -73,8 +79,8 @@ def describe_plan(parts: Experiment) -> dict:
     return {
         "steps_per_epoch": parts.clock.steps_per_epoch,
         "batch_size": parts.config.data.batch_size,
-        "total_teacher_steps": parts.clock.total_steps,
-        "order": ["teacher", *parts.config.students],
+        "total_steps": max(segment.stop for segment in parts.plan),
+        "order": [n for n in ("teacher", *parts.config.students) if n in networks],
         "input": {
             "image_shape": list(parts.image_shape),
             # Of the config: where the host crops, the devices' part says nothing of it.
@@ -93,22 +99,42 @@ def describe_plan(parts: Experiment) -> dict:
 def summary(parts: Experiment) -> list[str]:
     """Return what will happen, a line for each network, to be told beforehand."""
     total, seeds = parts.clock.total_steps, parts.config.num_seeds
+    model = parts.config.teacher.model
+    work = f"teacher {model}: {total:,} updates in"
+    if model == NO_TEACHER:
+        work = "no teacher;"
     lines = [
-        f"teacher {parts.config.teacher.model}: {total:,} updates in "
-        f"{parts.config.num_epochs} epochs of {parts.clock.steps_per_epoch} steps, "
-        f"{seeds} seed{'s' if seeds > 1 else ''}"
+        f"{work} {parts.config.num_epochs} epochs of {parts.clock.steps_per_epoch} "
+        f"steps, {seeds} seed{'s' if seeds > 1 else ''}"
     ]
     for name, student in parts.config.students.items():
-        replays = [s for s in parts.plan if isinstance(s, Replay) and s.student == name]
-        left = total - parts.updates[name]
-        line = f"{name} ({student.plan}): {parts.updates[name]:,} updates"
+        own = schedule.student_clock(student, parts.clock)
+        line = f"{name} ({student.method}, {student.plan}): "
+        line += f"{parts.updates[name]:,} updates"
+        if student.num_epochs:
+            line += f" in {own.num_epochs} epochs"
         if schedule.SCHEDULES[student.plan] in schedule.WITH_INTERVAL:
-            steps_ahead = schedule.interval_steps(name, student, parts.clock)
+            steps_ahead = schedule.interval_steps(name, student, own)
             line += f", interval {student.space_interval_epochs:g} epochs = "
             line += f"{steps_ahead:,} steps"
-        if replays:
-            line += f", {len(replays)} replay{'s' if len(replays) > 1 else ''}"
+        rounds, left = _rounds_and_left(parts, name, own.total_steps)
+        if rounds:
+            line += f", {rounds} replay{'s' if rounds > 1 else ''}"
         if left:
-            line += f"; {left:,} batches of the teacher's are never learned"
+            what = "replayed" if student.method in SELF_TAUGHT else "learned"
+            line += f"; {left:,} batches of the stream are never {what}"
         lines.append(line)
     return lines
+
+
+def _rounds_and_left(parts: Experiment, name: str, batches: int) -> tuple[int, int]:
+    """Return a student's replays, and how many batches its method never learns."""
+    rounds, learned = 0, 0
+    for segment in parts.plan:
+        if isinstance(segment, Replay) and segment.student == name:
+            rounds, learned = rounds + 1, learned + segment.stop - segment.start
+        elif isinstance(segment, Lockstep):
+            for member in segment.members:
+                if member.student == name and schedule.METHOD in member.updates:
+                    learned += segment.stop - segment.start
+    return rounds, batches - learned

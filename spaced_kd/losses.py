@@ -114,10 +114,24 @@ def kl_divergence_per_class(
     return divergence / student_logits.shape[-1]
 
 
+def soft_cross_entropy(
+    student_logits: jax.Array, teacher_logits: jax.Array, temperature: float
+) -> jax.Array:
+    """Return -sum_c p_t log p_s at a temperature, in nats, per example.
+
+    `kl_divergence` plus the teacher's entropy, which has no gradient for the student:
+    the released self KD's soft loss (self_KD/train.py:222-242), there without T^2.
+    Arguments and result as there.
+    """
+    log_student = jax.nn.log_softmax(student_logits / temperature)
+    return -jnp.sum(jax.nn.softmax(teacher_logits / temperature) * log_student, axis=-1)
+
+
 SOFT_LOSSES: dict[str, Callable[[jax.Array, jax.Array, float], jax.Array]] = {
     "kl": kl_divergence,
     "kl_per_class": kl_divergence_per_class,
     "probspace": probspace_divergence,
+    "soft_cross_entropy": soft_cross_entropy,
 }
 
 

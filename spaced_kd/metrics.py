@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from spaced_kd import losses
-from spaced_kd.types import Metrics
+from spaced_kd.types import Metrics, Predictions
 
 
 def is_correct(logits: jax.Array, labels: jax.Array, k: int = 1) -> jax.Array:
@@ -55,3 +55,45 @@ def teacher_gap(
         "teacher_agreement": 100.0 * same.sum() / count,
         "teacher_acc1": 100.0 * is_correct(teacher_logits, labels).sum() / count,
     }
+
+
+def exit_names(num_exits: int) -> tuple[str, ...]:
+    """Return the exits' names, the deepest first: exit4, exit3, exit2, exit1."""
+    return tuple(f"exit{number}" for number in range(num_exits, 0, -1))
+
+
+def ensemble(found: Predictions) -> jax.Array:
+    """Return the mean of all exits' logits [N, C] (released self_KD/train.py:297)."""
+    return _all_exits(found).mean(1)
+
+
+def by_exit(found: Predictions, labels: jax.Array) -> Metrics:
+    """Return how good every exit of a network with branches is, and the ensemble.
+
+    Args:
+      found: of the whole split.
+      labels: [N] int32.
+
+    Returns:
+      <exit>/acc1 in percent and <exit>/loss in nats, of each exit and of "ensemble";
+      of each branch also its gap to the deepest exit, the teacher in self KD:
+      <exit>/deepest_kl, the mean KL(deepest || branch) at temperature 1 in nats, and
+      <exit>/deepest_agreement, the percentage of equal top-1 answers.
+    """
+    exits = _all_exits(found)
+    measured: Metrics = {}
+    names = exit_names(exits.shape[1])
+    by_name = {name: exits[:, place] for place, name in enumerate(names)}
+    for name, logits in (by_name | {"ensemble": ensemble(found)}).items():
+        own = classification(logits, labels)
+        measured[f"{name}/acc1"], measured[f"{name}/loss"] = own["acc1"], own["loss"]
+    for name, logits in list(by_name.items())[1:]:
+        gap = teacher_gap(logits, found.logits, labels)
+        measured[f"{name}/deepest_kl"] = gap["teacher_kl"]
+        measured[f"{name}/deepest_agreement"] = gap["teacher_agreement"]
+    return measured
+
+
+def _all_exits(found: Predictions) -> jax.Array:
+    assert found.branch_logits is not None, "the network has no branches"
+    return jnp.concatenate([found.logits[:, None], found.branch_logits], 1)

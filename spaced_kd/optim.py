@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from spaced_kd import registry
+from spaced_kd import registry, state
 from spaced_kd.config import OptimConfig
 from spaced_kd.types import Params
 
@@ -84,12 +84,14 @@ OPTIMIZERS: dict[str, Callable[[OptimConfig], optax.GradientTransformation]] = {
 def make_optimizer(config: OptimConfig) -> optax.GradientTransformation:
     """Return the optimiser that `config.name` names, without its learning rate.
 
-    An update is `params - rate * direction` (`descend`).
+    An update is `params - rate * direction` (`descend`). The trunk and the side of a
+    network have states of their own, counts included, so that one can rest.
 
     Raises:
       ConfigError: unknown name.
     """
-    return registry.lookup(OPTIMIZERS, config.name, "optim.name")(config)
+    tx = registry.lookup(OPTIMIZERS, config.name, "optim.name")(config)
+    return optax.partition({state.TRUNK: tx, state.SIDE: tx}, state.parts)
 
 
 def descend(params: Params, direction: Params, rate: jax.Array) -> Params:

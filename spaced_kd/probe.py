@@ -14,7 +14,7 @@ from spaced_kd import experiment, ledger
 from spaced_kd.engine import Engine
 from spaced_kd.experiment import Experiment
 from spaced_kd.probe_streamed import StreamedTimer, with_head
-from spaced_kd.schedule import Evaluate, Replay, Segment, Tick
+from spaced_kd.schedule import METHOD, Evaluate, Member, Replay, Segment, Tick
 from spaced_kd.state import NetState, SeedState
 from spaced_kd.types import Split
 
@@ -52,10 +52,14 @@ def kind_of(tick: Tick) -> Kind:
             return Kind("evaluation", tick.network)
         case Replay():
             return Kind("replay", tick.student)
-    lagged = (
-        f"{m.student} {m.lag} behind" if m.lag else m.student for m in tick.members
-    )
-    return Kind("lockstep", " + ".join(("teacher", *lagged)))
+    teacher = ["teacher"] if tick.teacher else []
+    return Kind("lockstep", " + ".join(teacher + [_who(m) for m in tick.members]))
+
+
+def _who(member: Member) -> str:
+    lag = f" {member.lag} behind" if member.lag else ""
+    kinds = "" if member.updates == (METHOD,) else f" ({', '.join(member.updates)})"
+    return f"{member.student}{lag}{kinds}"
 
 
 def estimate(

@@ -32,6 +32,7 @@ class _Pending:
     tick: int
     phase: str
     counts: dict[str, int]
+    rates: dict[str, int]
     measured: list[ChunkMetrics] | list[dict[str, Metrics]]
     images: int
 
@@ -88,17 +89,17 @@ class Recorder:
     ) -> None:
         """Take a training tick's metrics, [steps] each, and the updates after it."""
         phase = "lockstep" if isinstance(segment, Lockstep) else "replay"
-        moved = {name: counts[name] for name in schedule.moved_by(segment)}
-        moved["teacher"] = counts["teacher"]
-        self._exchange(_Pending(tick, phase, moved, measured, images))
+        rates = schedule.rates_of(segment)
+        moved = {n: counts[n] for n in (*rates, "teacher") if n in counts}
+        self._exchange(_Pending(tick, phase, moved, rates, measured, images))
 
     def evaluation(
         self, tick: int, network: str, counts: dict[str, int], measured: list[Metrics]
     ) -> None:
         """Take what an evaluation measured, by repetition."""
-        moved = {network: counts[network], "teacher": counts["teacher"]}
+        moved = {n: counts[n] for n in (network, "teacher") if n in counts}
         by_network = [{network: values} for values in measured]
-        self._exchange(_Pending(tick, "eval", moved, by_network, 0))
+        self._exchange(_Pending(tick, "eval", moved, {}, by_network, 0))
 
     def write_pending(self) -> None:
         """Fetch and write the rows of the last tick.
@@ -154,9 +155,10 @@ class Recorder:
             "network": network,
             "phase": tick.phase,
             "step": step,
-            "teacher_step": tick.counts["teacher"],
             "epoch": step / self._steps_per_epoch,
         }
+        if "teacher" in tick.counts:
+            row["teacher_step"] = tick.counts["teacher"]
         for name, value in sorted(values.items()):
             series = np.asarray(value, np.float64)
             if not np.isfinite(series).all():
@@ -175,7 +177,7 @@ def _non_finite(
     bad = int(np.argmax(~np.isfinite(np.atleast_1d(series))))
     step = tick.counts[network]
     if series.ndim:
-        step += bad + 1 - len(series)
+        step += (bad + 1 - len(series)) * tick.rates[network]
     value = np.atleast_1d(series)[bad]
     what = "NaN" if math.isnan(value) else "infinite"
     return (

@@ -12,7 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spaced_kd.spread import Difference, Spread
+from spaced_kd import exits
+from spaced_kd.config import reference_names
+from spaced_kd.exits import ExitResult
+from spaced_kd.spread import Difference, Spread, over_training
 from spaced_kd.tables import Table
 from spaced_kd.writers import Row, read_json, read_rows, write_whole
 
@@ -31,6 +34,9 @@ class NetworkResult:
     acc1_*, acc5_last, teacher_agreement_last: percent, on the test set.
     loss_last, teacher_kl_last: nats, on the test set.
     forward_passes, backward_passes: batches.
+    quoted: whose the other values are, of a network with several exits. exits: what
+      each of these reaches; {} for a network that has one.
+    acc1_last_minus: by reference; where there is a difference to take.
     """
 
     complete: bool
@@ -43,50 +49,51 @@ class NetworkResult:
     loss_last: Spread
     teacher_kl_last: Spread
     teacher_agreement_last: Spread
-    acc1_last_minus_reference: Difference | None
     updates: int
     space_interval_steps: int | None
     space_interval_epochs: float | None
     plan: str | None
     forward_passes: int
     backward_passes: int
+    quoted: str | None = None
+    exits: dict[str, ExitResult] = dataclasses.field(default_factory=dict)
+    acc1_last_minus: dict[str, Difference] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-able values; no difference where there is none to take."""
-        fields = dataclasses.asdict(self)
-        if self.acc1_last_minus_reference is None:
-            del fields["acc1_last_minus_reference"]
-        return fields
+        """Return JSON-able values."""
+        return dataclasses.asdict(self)
 
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """All final numbers of a run; prints as a table, also in a notebook.
+    """All final numbers of a run; prints as tables, also in a notebook.
 
-    reference: the student that differences are taken to; None if the run has it not.
+    teacher: None in a run without one.
+    references: students that differences are taken to, of those the run has.
     timing: seconds spent and images a second; the only values that differ when the same
       run is done twice.
     """
 
     complete: bool
     num_seeds: int
-    reference: str | None
-    teacher: NetworkResult
+    references: tuple[str, ...]
+    teacher: NetworkResult | None
     students: dict[str, NetworkResult]
     timing: dict[str, float | None]
 
     @property
     def networks(self) -> dict[str, NetworkResult]:
-        """The teacher, then the students in the order of the config."""
-        return {"teacher": self.teacher, **self.students}
+        """The teacher, if any, then the students in the order of the config."""
+        teacher = {"teacher": self.teacher} if self.teacher else {}
+        return teacher | self.students
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `results.json`."""
         return {
             "complete": self.complete,
             "num_seeds": self.num_seeds,
-            "reference": self.reference,
-            "teacher": self.teacher.to_dict(),
+            "references": list(self.references),
+            "teacher": self.teacher and self.teacher.to_dict(),
             "students": {name: s.to_dict() for name, s in self.students.items()},
             "timing": self.timing,
         }
@@ -102,78 +109,101 @@ class Results:
         return write_whole(path, text)
 
     def cells(self) -> Table:
-        """Return the table's texts; differences only where there is a reference."""
+        """Return the table's texts; columns only where there is something to say."""
         titles = (
             "network",
             "plan",
             "interval\nepochs / steps",
             "updates",
             "passes\nfwd / bwd",
+            "quoted\nexit",
             "acc1 last\n%",
             f"acc1 mean of\nlast {LAST}, %",
             "acc1 best on test,\noptimistic, %",
-            f"acc1 last minus\n{self.reference}, points",
+            *(f"acc1 last minus\n{name}, points" for name in self.references),
         )
-        columns = len(titles) - (self.reference is None)
-        rows = (self._row(name, net)[:columns] for name, net in self.networks.items())
-        return Table(titles[:columns], tuple(rows), tuple(self._notes()))
+        left_out = set()
+        if not any(net.exits for net in self.networks.values()):
+            left_out.add("quoted\nexit")
+        shown = [place for place, title in enumerate(titles) if title not in left_out]
+
+        def pick(line: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(line[place] for place in shown)
+
+        rows = (pick(self._row(name, net)) for name, net in self.networks.items())
+        return Table(pick(titles), tuple(rows), tuple(self._notes()))
+
+    def exit_cells(self) -> Table | None:
+        """Return the table of single exits; None where no network has several."""
+        return exits.table(self.networks, LAST)
 
     def table(self) -> str:
-        """Return a plain-text table with aligned columns."""
-        return self.cells().text()
+        """Return plain-text tables with aligned columns."""
+        return "\n\n".join(table.text() for table in self._tables())
 
     def markdown(self) -> str:
-        """Return a Markdown table."""
-        return self.cells().markdown()
+        """Return Markdown tables."""
+        return "\n".join(table.markdown() for table in self._tables())
 
     def _repr_html_(self) -> str:
-        return self.cells().html()
+        return "".join(table.html() for table in self._tables())
+
+    def _tables(self) -> list[Table]:
+        return [table for table in (self.cells(), self.exit_cells()) if table]
 
     def __str__(self) -> str:
         """Return `table()`."""
         return self.table()
 
     def _row(self, name: str, net: NetworkResult) -> tuple[str, ...]:
-        mark = ("" if net.complete else " *") + (" †" if self._off_budget(net) else "")
         interval = "-"
         if net.space_interval_steps is not None:
             interval = f"{net.space_interval_epochs:g} / {net.space_interval_steps:,}"
         return (
-            name + mark,
+            name + ("" if net.complete else " *"),
             net.plan or "-",
             interval,
             f"{net.updates:,}",
             f"{net.forward_passes:,} / {net.backward_passes:,}",
+            net.quoted or "-",
             str(net.acc1_last),
             str(net.acc1_mean_last5),
             str(net.acc1_best),
-            str(net.acc1_last_minus_reference or "-"),
+            *(self._difference(net, reference) for reference in self.references),
         )
 
-    def _off_budget(self, net: NetworkResult) -> bool:
-        if self.reference is None:
-            return False
-        budget = self.students[self.reference].updates
+    def _difference(self, net: NetworkResult, reference: str) -> str:
+        if reference not in net.acc1_last_minus:
+            return "-"
+        mark = " †" if self._off_budget(net, reference) else ""
+        return str(net.acc1_last_minus[reference]) + mark
+
+    def _off_budget(self, net: NetworkResult, reference: str) -> bool:
+        budget = self.students[reference].updates
         return abs(net.updates - budget) > 0.01 * budget
 
     def _notes(self) -> Iterable[str]:
         if not self.complete:
             yield "UNFINISHED: the run has not come to its end; see the rows marked *."
             yield from _unfinished(self.networks, self.num_seeds)
-        if any(self._off_budget(net) for net in self.networks.values()):
+        if any(
+            self._off_budget(net, reference)
+            for net in self.networks.values()
+            for reference in net.acc1_last_minus
+        ):
             yield (
-                "† updates differ from the reference's by more than 1 %: not a "
+                "† updates differ from those subtracted by more than 1 %: not a "
                 "comparison at equal training."
             )
         least, *_, most = sorted(len(net.seeds) for net in self.networks.values())
         n = f"n={most}" if least == most else f"n={least} to {most}"
         spread = ", mean ± standard deviation over seeds" if most > 1 else ""
         yield f"acc1: top-1 accuracy on the test set{spread} ({n})."
-        if most > 1 and self.reference is not None:
+        if most > 1 and self.references:
             interval = "; in brackets: 95 % t interval of their mean" * (most > 2)
             yield (
-                f"Differences to {self.reference} are taken within a seed (same "
-                f"teacher, same batches){interval}."
+                f"Differences to {' and '.join(self.references)} are taken within a "
+                f"seed (same {'teacher, same ' * bool(self.teacher)}batches){interval}."
             )
 
 
@@ -199,17 +229,18 @@ def compute(
         name: _network(name, config, plan["networks"][name], evals.get(name, {}))
         for name in names
     }
-    reference = config["reference"]
-    if reference not in config["students"]:
-        reference = None
+    wanted = reference_names(config["reference"])
+    references = tuple(name for name in wanted if name in config["students"])
     students = {
-        name: _against(networks, name, reference) for name in names if name != "teacher"
+        name: _against(networks, name, references)
+        for name in names
+        if name != "teacher"
     }
     return Results(
         complete=all(net.complete for net in networks.values()),
         num_seeds=config["num_seeds"],
-        reference=reference,
-        teacher=networks["teacher"],
+        references=references,
+        teacher=networks.get("teacher"),
         students=students,
         timing=_timing(timings),
     )
@@ -263,62 +294,63 @@ def _network(
     histories = [by_seed[seed] for seed in seeds]
     prefix = f"eval/{metric_prefix(name)}"
 
-    def last(metric: str) -> Spread:
-        return Spread.of([_finite(h[-1].get(prefix + metric)) for h in histories])
+    def over(metric: str) -> tuple[Spread, Spread, Spread]:
+        values = [[row.get(prefix + metric) for row in h] for h in histories]
+        return over_training(values, LAST)
 
-    acc1 = [[_finite(row.get(f"{prefix}acc1")) for row in h] for h in histories]
+    acc1_last, acc1_mean_last5, acc1_best = over("acc1")
     interval = ledger["space_interval_steps"]
     epochs = config["students"][name]["space_interval_epochs"] if interval else None
+    found = exits.by_exit(histories, prefix, LAST)
+    student = config["students"].get(name, {})
     return NetworkResult(
         complete=len(finished) == config["num_seeds"],
         seeds=seeds,
         evaluated_step=min((h[-1]["step"] for h in histories), default=0),
-        acc1_last=last("acc1"),
-        acc1_mean_last5=Spread.of([Spread.of(a[-LAST:]).mean for a in acc1]),
-        acc1_best=Spread.of([_best(a) for a in acc1]),
-        acc5_last=last("acc5"),
-        loss_last=last("loss"),
-        teacher_kl_last=last("teacher_kl"),
-        teacher_agreement_last=last("teacher_agreement"),
-        acc1_last_minus_reference=None,
+        acc1_last=acc1_last,
+        acc1_mean_last5=acc1_mean_last5,
+        acc1_best=acc1_best,
+        acc5_last=over("acc5")[0],
+        loss_last=over("loss")[0],
+        teacher_kl_last=over("teacher_kl")[0],
+        teacher_agreement_last=over("teacher_agreement")[0],
         updates=ledger["updates"],
         space_interval_steps=interval,
         space_interval_epochs=epochs,
         plan=ledger["plan"],
         forward_passes=ledger["forward_passes"],
         backward_passes=ledger["backward_passes"],
+        quoted=exits.quoted(student, found),
+        exits=found,
     )
 
 
 def _against(
-    networks: Mapping[str, NetworkResult], name: str, reference: str | None
+    networks: Mapping[str, NetworkResult], name: str, references: Iterable[str]
 ) -> NetworkResult:
-    net = networks[name]
-    if reference is None or name == reference:
-        return net
-    base = networks[reference]
+    found = {
+        reference: _minus(networks[name], networks[reference])
+        for reference in references
+        if reference != name
+    }
+    known = {reference: d for reference, d in found.items() if d is not None}
+    return dataclasses.replace(networks[name], acc1_last_minus=known)
+
+
+def _minus(net: NetworkResult, base: NetworkResult) -> Difference | None:
+    """Return the paired difference of the seeds that both have; None without any."""
     if not (_has_finished(net) and _has_finished(base)):
-        return net
+        return None
     own = dict(zip(net.seeds, net.acc1_last.per_seed, strict=True))
     other = dict(zip(base.seeds, base.acc1_last.per_seed, strict=True))
     pairs = [(own[seed], other[seed]) for seed in net.seeds if seed in other]
     if not pairs:
-        return net
-    values = [None if a is None or b is None else a - b for a, b in pairs]
-    difference = Difference.of(values)
-    return dataclasses.replace(net, acc1_last_minus_reference=difference)
+        return None
+    return Difference.of([None if a is None or b is None else a - b for a, b in pairs])
 
 
 def _has_finished(net: NetworkResult) -> bool:
     return bool(net.seeds) and net.evaluated_step >= net.updates
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
-
-
-def _best(values: Iterable[float | None]) -> float | None:
-    return max((value for value in values if value is not None), default=None)
 
 
 def _timing(timings: Iterable[Row]) -> dict[str, float | None]:

@@ -4,11 +4,18 @@ Batch t is the t-th batch of the stream; a teacher that has completed t updates 
 batches 0..t-1. A student's plan says which batches it learns and how many updates the
 teacher has behind it then (method A.1, A.2; paper Eq. 5 and Alg. 1, 2):
 
-- Lockstep: the student takes one step for each teacher step, in the same program.
-- Replay: the student takes steps against the teacher as it stands, frozen.
+- Lockstep: the student takes steps on the batches as they come, in the program of the
+  teacher's step, if the run has a teacher.
+- Replay: the student takes steps on earlier batches, against the teacher as it stands,
+  frozen.
+
+A student that is its own teacher (self KD) trains the deepest exit alone, as a teacher
+would, on every batch that it does not meet in lockstep, and replays as others do (paper
+Alg. 4).
 
 `SCHEDULES` maps a plan's name to a function that returns a `Course`; `make_plan` merges
-the courses of all students on the one teacher's clock and cuts them into ticks.
+the courses of all students on the one clock of the stream and `cut` divides them into
+ticks.
 """
 
 import dataclasses
@@ -16,7 +23,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from spaced_kd.config import StudentConfig, space_interval_steps
+from spaced_kd.config import SELF_TAUGHT, StudentConfig, space_interval_steps
 from spaced_kd.errors import ConfigError
 
 
@@ -27,24 +34,38 @@ class Span(NamedTuple):
     stop: int
 
 
+HARD, METHOD = "hard", "method"
+"""Kinds of update: on the labels alone, or on the loss of the student's method."""
+
+
 class Member(NamedTuple):
-    """A student in lockstep; at teacher step t it learns batch t - lag."""
+    """A student in lockstep; at step t of the stream it learns batch t - lag.
+
+    updates: those that it makes of each batch, one after another.
+    """
 
     student: str
     lag: int = 0
-    hard_only: bool = False
+    updates: tuple[str, ...] = (METHOD,)
 
 
 class Lockstep(NamedTuple):
-    """Teacher steps start..stop-1, each with one step of every member."""
+    """Batches start..stop-1 as they come: a step of the teacher, steps of the members.
+
+    teacher: whether there is one, and it still trains.
+    """
 
     start: int
     stop: int
     members: tuple[Member, ...]
+    teacher: bool = True
 
 
 class Replay(NamedTuple):
-    """The student learns batches start..stop-1 from the teacher of `teacher_step`."""
+    """The student learns batches start..stop-1, when the stream is at `teacher_step`.
+
+    So many updates the teacher has behind it, where the run has one.
+    """
 
     student: str
     start: int
@@ -65,8 +86,8 @@ Tick = Segment | Evaluate
 class Course(NamedTuple):
     """One student's part of the plan.
 
-    lockstep: (teacher steps, how the student takes part).
-    replays: (teacher step at which, batches), in order.
+    lockstep: (steps of the stream, how the student takes part).
+    replays: (step of the stream at which, batches), in order.
     """
 
     lockstep: tuple[tuple[Span, Member], ...] = ()
@@ -75,14 +96,14 @@ class Course(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Clock:
-    """The teacher's time: `steps_per_epoch` updates are one pass over the data."""
+    """The stream's time, and the teacher's: `steps_per_epoch` steps are one pass."""
 
     steps_per_epoch: int
     num_epochs: int
 
     @property
     def total_steps(self) -> int:
-        """Updates of the teacher in the whole run."""
+        """Batches of the whole training."""
         return self.steps_per_epoch * self.num_epochs
 
 
@@ -98,11 +119,24 @@ def online(name: str, student: StudentConfig, clock: Clock) -> Course:
     return Course(lockstep=((Span(0, clock.total_steps), Member(name)),))
 
 
+def interleaved(name: str, student: StudentConfig, clock: Clock) -> Course:
+    """Learn every batch twice when it comes: from the labels, then by the method.
+
+    The number of updates of spaced self KD without its spacing (method B.3).
+    """
+    del student
+    member = Member(name, updates=(HARD, METHOD))
+    return Course(lockstep=((Span(0, clock.total_steps), member),))
+
+
 def spaced(name: str, student: StudentConfig, clock: Clock) -> Course:
     """Replay the last I batches at every multiple of I (paper Eq. 5, Alg. 2)."""
     interval = interval_steps(name, student, clock)
-    whole = Span(0, clock.total_steps)
-    return Course(replays=_rounds(whole, interval, student.remainder))
+    whole, first = Span(0, clock.total_steps), interval
+    if student.method in SELF_TAUGHT and student.trigger == "released":
+        # There n mod I == 0 with n = step + 1 - steps_per_epoch (method B.3).
+        first = (clock.steps_per_epoch - 1) % interval + 1
+    return Course(replays=_rounds(whole, interval, student.remainder, first))
 
 
 def offline(name: str, student: StudentConfig, clock: Clock) -> Course:
@@ -114,6 +148,11 @@ def offline(name: str, student: StudentConfig, clock: Clock) -> Course:
 
 def constant_ahead(name: str, student: StudentConfig, clock: Clock) -> Course:
     """Follow a teacher that stays I updates ahead and is never frozen (Table 11)."""
+    if student.method in SELF_TAUGHT:
+        raise ConfigError(
+            f"student '{name}': plan='constant_ahead' needs a teacher apart, and with "
+            f"method='{student.method}' a network is its own; take plan='spaced'."
+        )
     interval = interval_steps(name, student, clock)
     if interval == clock.total_steps:
         raise ConfigError(
@@ -137,17 +176,19 @@ def critical_period(name: str, student: StudentConfig, clock: Clock) -> Course:
             f"window of {window.stop - window.start} steps; widen "
             "window_start_epochs..window_stop_epochs or shorten space_interval_epochs."
         )
-    member = Member(name, hard_only=student.outside == "hard_only")
+    updates = (HARD,) if student.outside == "hard_only" else (METHOD,)
+    member = Member(name, updates=updates)
     outside = (Span(0, window.start), Span(window.stop, clock.total_steps))
     return Course(
         lockstep=tuple((span, member) for span in outside if span.start < span.stop),
-        replays=_rounds(window, interval, student.remainder),
+        replays=_rounds(window, interval, student.remainder, interval),
     )
 
 
 SCHEDULES: dict[str, Callable[[str, StudentConfig, Clock], Course]] = {
     "none": no_kd,
     "online": online,
+    "interleaved": interleaved,
     "spaced": spaced,
     "offline": offline,
     "constant_ahead": constant_ahead,
@@ -177,7 +218,7 @@ def interval_steps(name: str, student: StudentConfig, clock: Clock) -> int:
     if interval > clock.total_steps:
         raise ConfigError(
             f"{field} ({interval} steps) is longer than the training, "
-            f"config.num_epochs={clock.num_epochs} ({clock.total_steps} steps): the "
+            f"num_epochs={clock.num_epochs} ({clock.total_steps} steps): the "
             f"student would never train; give at most {clock.num_epochs}, or "
             "plan='offline'."
         )
@@ -199,32 +240,50 @@ def _window(name: str, student: StudentConfig, clock: Clock) -> Span:
 
 
 def _rounds(
-    window: Span, interval: int, remainder: str
+    window: Span, interval: int, remainder: str, first: int
 ) -> tuple[tuple[int, Span], ...]:
-    stops = list(range(window.start + interval, window.stop + 1, interval))
-    spans = [Span(stop - interval, stop) for stop in stops]
-    replayed = stops[-1] if stops else window.start
-    if remainder == "flush" and replayed < window.stop:
-        spans.append(Span(replayed, window.stop))
+    stops = list(range(window.start + first, window.stop + 1, interval))
+    if remainder == "flush" and window.stop not in stops:
+        stops.append(window.stop)
+    spans = (Span(*pair) for pair in _pairs([window.start, *stops]))
     return tuple((span.stop, span) for span in spans)
 
 
+def _lead_itself(
+    name: str, student: StudentConfig, course: Course, clock: Clock
+) -> Course:
+    """Add what a network does that is its own teacher, where it is not in lockstep."""
+    skipped = ()
+    if student.trigger == "released":
+        skipped = tuple((Span(at - 1, at), None) for at, _ in course.replays)
+    taken = sorted((*course.lockstep, *skipped), key=lambda entry: entry[0])
+    edges = [0, *(edge for span, _ in taken for edge in span), clock.total_steps]
+    free = (Span(*pair) for pair in zip(edges[::2], edges[1::2], strict=True))
+    lead = ((span, Member(name, updates=(HARD,))) for span in free)
+    own = (entry for entry in lead if entry[0].start < entry[0].stop)
+    return course._replace(lockstep=(*course.lockstep, *own))
+
+
 def make_plan(
-    students: Mapping[str, StudentConfig], clock: Clock
+    students: Mapping[str, StudentConfig], clock: Clock, *, teacher: bool = True
 ) -> tuple[Segment, ...]:
     """Return the uncut plan of a run: Lockstep and Replay segments in execution order.
 
-    At a teacher step at which several students replay, they do so one after another;
-    the order does not matter, since no network reads a student.
+    At a step at which several students replay, they do so one after another; the order
+    does not matter, since no network reads a student.
+
+    Args:
+      students: by name.
+      clock: the run's; a student's own `num_epochs` may end before or after it.
+      teacher: whether the run has one.
 
     Raises:
-      ConfigError: an interval or window that cannot work.
+      ConfigError: an interval, window or number of epochs that cannot work.
     """
     courses = {
-        name: SCHEDULES[student.plan](name, student, clock)
-        for name, student in students.items()
+        name: _course(name, student, clock) for name, student in students.items()
     }
-    borders = {0, clock.total_steps}
+    borders = {0, *([clock.total_steps] if teacher else [])}
     for course in courses.values():
         borders.update(edge for span, _ in course.lockstep for edge in span)
         borders.update(at for at, _ in course.replays)
@@ -236,7 +295,9 @@ def make_plan(
             for span, member in course.lockstep
             if span.start <= start and stop <= span.stop
         )
-        segments.append(Lockstep(start, stop, members))
+        leads = teacher and stop <= clock.total_steps
+        if members or leads:
+            segments.append(Lockstep(start, stop, members, leads))
         segments.extend(
             Replay(name, span.start, span.stop, stop)
             for name, course in courses.items()
@@ -246,13 +307,32 @@ def make_plan(
     return tuple(segments)
 
 
+def _course(name: str, student: StudentConfig, clock: Clock) -> Course:
+    own = student_clock(student, clock)
+    itself = student.method in SELF_TAUGHT
+    if own != clock and not itself and student.plan != "none":
+        raise ConfigError(
+            f"config.students.{name}.num_epochs={student.num_epochs}, but this student "
+            "learns from the run's teacher; leave it at 0, and set config.num_epochs."
+        )
+    course = SCHEDULES[student.plan](name, student, own)
+    return _lead_itself(name, student, course, own) if itself else course
+
+
+def student_clock(student: StudentConfig, clock: Clock) -> Clock:
+    """Return the part of the stream's time that a student takes part in."""
+    if not student.num_epochs:
+        return clock
+    return dataclasses.replace(clock, num_epochs=student.num_epochs)
+
+
 def cut(
     plan: Iterable[Segment], chunk_steps: int, evaluate_every_steps: int
 ) -> tuple[Tick, ...]:
     """Cut a plan into ticks of at most `chunk_steps` steps, with evaluations between.
 
-    Every network is evaluated whenever its own update count is a multiple of
-    `evaluate_every_steps`, and after its last update.
+    Every network is evaluated whenever its own update count reaches, or with two
+    updates a step passes, a multiple of `evaluate_every_steps`, and at its end.
 
     Deviation: the released code evaluates both networks after each epoch of the
     teacher, so that a spaced student is measured twice without having changed (or not
@@ -263,38 +343,43 @@ def cut(
     done = dict.fromkeys(totals, 0)
     ticks: list[Tick] = []
     for segment in plan:
-        movers = moved_by(segment)
+        rates = rates_of(segment)
         position = 0
         length = segment.stop - segment.start
         while position < length:
             to_evaluation = min(
-                evaluate_every_steps - done[name] % evaluate_every_steps
-                for name in movers
+                -(-(evaluate_every_steps - done[name] % evaluate_every_steps) // rate)
+                for name, rate in rates.items()
             )
             size = min(chunk_steps, length - position, to_evaluation)
             start = segment.start + position
             ticks.append(segment._replace(start=start, stop=start + size))
             position += size
-            for name in movers:
-                done[name] += size
-                if done[name] % evaluate_every_steps == 0 or done[name] == totals[name]:
+            for name, rate in rates.items():
+                before, done[name] = done[name], done[name] + rate * size
+                passed = done[name] // evaluate_every_steps
+                if (
+                    passed > before // evaluate_every_steps
+                    or done[name] == totals[name]
+                ):
                     ticks.append(Evaluate(name))
     return tuple(ticks)
 
 
-def moved_by(segment: Segment) -> tuple[str, ...]:
-    """Return the networks whose parameters a segment updates, the teacher first."""
+def rates_of(segment: Segment) -> dict[str, int]:
+    """Return which networks a segment updates, and how often a step: teacher first."""
     if isinstance(segment, Replay):
-        return (segment.student,)
-    return ("teacher", *(member.student for member in segment.members))
+        return {segment.student: 1}
+    teacher = {"teacher": 1} if segment.teacher else {}
+    return teacher | {m.student: len(m.updates) for m in segment.members}
 
 
 def updates(plan: Iterable[Segment]) -> dict[str, int]:
-    """Return how many updates each network gets, the teacher first."""
-    counts = {"teacher": 0}
+    """Return how many updates each network gets, the teacher first if there is one."""
+    counts: dict[str, int] = {}
     for segment in plan:
-        for name in moved_by(segment):
-            counts[name] = counts.get(name, 0) + segment.stop - segment.start
+        for name, rate in rates_of(segment).items():
+            counts[name] = counts.get(name, 0) + rate * (segment.stop - segment.start)
     return counts
 
 

@@ -32,6 +32,28 @@ class Spread:
         return f"{self.mean:.2f}" + ("" if self.std is None else f" ± {self.std:.2f}")
 
 
+def over_training(
+    histories: Sequence[Sequence[float | None]], count: int
+) -> tuple[Spread, Spread, Spread]:
+    """Return the last value, the mean of the last `count`, and the largest one.
+
+    Args:
+      histories: one seed's evaluations in order, each; a value that is not finite
+        counts as missing.
+      count: evaluations in the mean.
+    """
+    known = [[_finite(value) for value in history] for history in histories]
+    return (
+        Spread.of([history[-1] for history in known]),
+        Spread.of([Spread.of(history[-count:]).mean for history in known]),
+        Spread.of([max((v for v in h if v is not None), default=None) for h in known]),
+    )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
 @dataclasses.dataclass(frozen=True)
 class Difference:
     """A `Spread` of n differences, one a seed.

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from spaced_kd.types import Params, Variables
@@ -17,13 +18,13 @@ class NetState(flax.struct.PyTreeNode):
     params: what the optimiser moves, {"net": ..., "method": ...}: the feature adaptor
       belongs to the student (released code, nets.py).
     batch_stats: BatchNorm's running statistics, {} without BatchNorm.
-    opt_state: the optimiser's.
+    opt_state: the optimiser's, one for the trunk and one for the side.
     """
 
     step: jax.Array
     params: Params
     batch_stats: Any
-    opt_state: optax.OptState
+    opt_state: Any
 
     @property
     def variables(self) -> Variables:
@@ -40,11 +41,15 @@ class Frozen(NamedTuple):
     """A teacher that stands still: what `model.apply` reads, and when it stopped."""
 
     variables: Variables
-    step: jax.Array
+    step: jax.Array | np.ndarray
 
 
 SeedState = dict[str, NetState]
-"""All networks of one repetition: "teacher" and every student by name."""
+"""All networks of one repetition: "teacher", if it has one, and students by name."""
+
+TRUNK, SIDE = "trunk", "side"
+"""Parts of a network that have optimiser states of their own: what the deepest exit
+needs, and what only the method or the branches need."""
 
 
 def init_state(
@@ -66,19 +71,35 @@ def init_state(
     )
 
 
-def keep_subtree(new: NetState, old: NetState, name: str) -> NetState:
-    """Return `new` with everything under the key `name` as it was in `old`.
+def part_of(path: tuple) -> str:
+    """Return whether the parameter at a tree path is of the trunk or of the side.
 
-    Covers the parameters and whatever the optimiser keeps for them, which optax stores
-    in trees of the same shape. A zero gradient would not do: decay and momentum would
-    still move them.
+    Of the side are the method's parameters and those of modules called branch*
+    (spaced_kd/models/base.py).
+    """
+    names = [str(getattr(entry, "key", "")) for entry in path]
+    side = names[0] == "method" or any(name.startswith("branch") for name in names)
+    return SIDE if side else TRUNK
+
+
+def parts(params: Params) -> Params:
+    """Return each parameter's part, as `optax.partition` asks for it."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: part_of(path), params)
+
+
+def keep_side(new: NetState, old: NetState) -> NetState:
+    """Return `new` with the side's parameters and optimiser state as in `old`.
+
+    A zero gradient would not do: decay and momentum would still move them, and Adam's
+    count would go on.
     """
 
     def pick(path, fresh, kept):
-        keys = {getattr(entry, "key", None) for entry in path}
-        return kept if name in keys else fresh
+        return kept if part_of(path) == SIDE else fresh
 
+    fresh, kept = new.opt_state, old.opt_state
+    inner = fresh.inner_states | {SIDE: kept.inner_states[SIDE]}
     return new.replace(
         params=jax.tree_util.tree_map_with_path(pick, new.params, old.params),
-        opt_state=jax.tree_util.tree_map_with_path(pick, new.opt_state, old.opt_state),
+        opt_state=fresh._replace(inner_states=inner),
     )

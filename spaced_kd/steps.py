@@ -24,8 +24,8 @@ from spaced_kd.methods.base import Method
 from spaced_kd.models.base import Model
 from spaced_kd.parallel import BatchAxis
 from spaced_kd.passes import at_once, in_parts, run_model
-from spaced_kd.schedule import Member, Replay, Segment
-from spaced_kd.state import Frozen, NetState, SeedState, keep_subtree
+from spaced_kd.schedule import HARD, Lockstep, Member, Replay, Segment
+from spaced_kd.state import Frozen, NetState, SeedState, keep_side
 from spaced_kd.types import Batch, Metrics, ModelOutput, Variables
 
 
@@ -114,18 +114,19 @@ def make_teacher_step(network: Network, axis: BatchAxis) -> TeacherStep:
 
 
 def make_student_step(network: Network, method: Method, axis: BatchAxis) -> StudentStep:
-    """Return student_step(state, batch, key, teacher_outputs, teacher_step).
+    """Return student_step(state, batch, key, teacher_outputs, stream_step).
 
     The result is (state, metrics): one update of the student on the method's loss
-    (paper Eq. 2). Reads the teacher's outputs on the same batch, through which no
-    gradient flows; nothing of the teacher changes. teacher_step, the place of the
-    teacher's latest batch in the stream, is the time of a schedule on its clock.
+    (paper Eq. 2; Eq. 4 where it is its own teacher). Reads the teacher's outputs on the
+    same batch, through which no gradient flows; nothing of the teacher changes.
+    stream_step, the place of the teacher's latest batch in the stream, is the time of a
+    schedule on its clock.
     """
     step = _make_step(network, method, axis)
 
-    def student_step(state, batch, key, teacher_outputs, teacher_step):
+    def student_step(state, batch, key, teacher_outputs, stream_step):
         teacher_outputs = lax.stop_gradient(teacher_outputs)
-        state, _, measured = step(state, batch, key, teacher_outputs, teacher_step)
+        state, _, measured = step(state, batch, key, teacher_outputs, stream_step)
         return state, measured
 
     return student_step
@@ -158,7 +159,7 @@ def _make_step(network: Network, method: Method, axis: BatchAxis):
     if network.micro_batches > 1:
         run = functools.partial(in_parts, network.micro_batches)
 
-    def step(state, batch, key, teacher_outputs, teacher_step):
+    def step(state, batch, key, teacher_outputs, stream_step):
         def loss_of(method_params, outputs):
             return method.loss(
                 method_params, outputs, teacher_outputs, batch, state.step
@@ -168,7 +169,7 @@ def _make_step(network: Network, method: Method, axis: BatchAxis):
         # Each device's gradient of the already reduced loss is D times its share.
         grads = axis.mean(passed.grads)
         rate = network.schedule(
-            teacher_step if network.clock == "teacher" else state.step
+            stream_step if network.clock == "teacher" else state.step
         )
         logits = passed.outputs.logits
         correct = metrics.is_correct(logits, batch.label).astype(jnp.float32)
@@ -183,47 +184,50 @@ def _make_step(network: Network, method: Method, axis: BatchAxis):
             batch_stats=passed.batch_stats,
             opt_state=opt_state,
         )
-        if not method.trains_own_params:
-            new = keep_subtree(new, state, "method")
+        if not method.trains_side:
+            new = keep_side(new, state)
         return new, passed.outputs, measured
 
     return step
 
 
 def lockstep(
-    teacher: Network,
+    teacher: Network | None,
     students: dict[str, Student],
-    members: tuple[Member, ...],
+    segment: Lockstep,
     axis: BatchAxis,
     spec: AugmentSpec,
 ):
     """Return step(states, frozen, data, keys, slots) -> (states, metrics) of one seed.
 
-    One teacher step and one step of every member (paper Alg. 1). `slots` holds the
-    teacher's batch under "teacher", and under a member's name its own where it lags.
-    `frozen` is unused: nothing in lockstep is.
+    One step of the teacher, if the segment has it, and the steps of every member (paper
+    Alg. 1, 3). `slots` holds the stream's batch under "stream", and under a member's
+    name its own where it lags. `frozen` is unused: nothing in lockstep is.
     """
-    teacher_step = make_teacher_step(teacher, axis)
+    teacher_step = None
+    if segment.teacher and teacher:
+        teacher_step = make_teacher_step(teacher, axis)
     member_steps = {
         member: _member_step(teacher, students[member.student], member, axis)
-        for member in members
+        for member in segment.members
     }
 
     def step(states: SeedState, frozen, data, keys: SeedKeys, slots):
         del frozen
-        batch = _fetch(data, keys.augment, slots["teacher"], axis, spec)
-        old = states["teacher"]
-        key = _noise(keys, Role.TEACHER, old.step)
-        new, outputs, measured = teacher_step(old, batch, key)
-        states, out = states | {"teacher": new}, {"teacher": measured}
-        for member in members:
+        batch = _fetch(data, keys.augment, slots["stream"], axis, spec)
+        states, out, views = dict(states), {}, None
+        if teacher_step:
+            old = states["teacher"]
+            key = _noise(keys, Role.TEACHER, old.step)
+            new, outputs, out["teacher"] = teacher_step(old, batch, key)
+            states["teacher"], views = new, _Views(outputs, old, new)
+        for member in segment.members:
             name = member.student
             own = batch
             if member.lag:
                 own = _fetch(data, keys.augment, slots[name], axis, spec)
-            views = _Views(outputs, old, new)
             states[name], out[name] = member_steps[member](
-                states[name], own, keys, views
+                states[name], own, keys, views, slots["stream"].step
             )
         return states, out
 
@@ -231,7 +235,7 @@ def lockstep(
 
 
 def replay(
-    teacher: Network,
+    teacher: Network | None,
     students: dict[str, Student],
     name: str,
     axis: BatchAxis,
@@ -239,8 +243,9 @@ def replay(
 ):
     """Return step(states, frozen, data, keys, slots) -> (states, metrics) of one seed.
 
-    One step of the student against the frozen teacher (paper Eq. 5). `states` holds the
-    student alone; `frozen` holds the teacher's variables.
+    One step of the student against the frozen teacher (paper Eq. 5), or where it is its
+    own teacher on the whole loss (Alg. 4). `states` holds the student alone; `frozen`
+    holds the teacher's variables, {} where the run has none.
     """
     student = students[name]
     forward = _forward_for(teacher, student)
@@ -249,9 +254,9 @@ def replay(
     def step(states: SeedState, frozen: Frozen, data, keys: SeedKeys, slots):
         same = student.replay == "exact"
         augment_key = keys.augment if same else keys.replay_augment
-        batch = _fetch(data, augment_key, slots["teacher"], axis, spec)
+        batch = _fetch(data, augment_key, slots["stream"], axis, spec)
         state, outputs = states[name], None
-        if student.method.needs_teacher:
+        if forward:
             key = _noise(keys, Role.FROZEN_TEACHER, state.step)
             outputs = forward(frozen.variables, batch, key)
         key = _noise(keys, Role.STUDENT, state.step)
@@ -298,14 +303,38 @@ class _Views(NamedTuple):
 
 
 def _member_step(
-    teacher: Network, student: Student, member: Member, axis: BatchAxis
-) -> Callable[[NetState, Batch, SeedKeys, _Views], tuple[NetState, Metrics]]:
-    method = hard.make_loss(axis) if member.hard_only else student.method
-    student_step = make_student_step(student.network, method, axis)
-    forward = _forward_for(teacher, student)
+    teacher: Network | None, student: Student, member: Member, axis: BatchAxis
+) -> Callable[..., tuple[NetState, Metrics]]:
+    """Return step(state, batch, keys, views, stream_step), all updates of a member.
 
-    def step(state, batch, keys, views):
-        if not method.needs_teacher:
+    The metrics are those of its last update.
+    """
+    updates = [
+        _member_update(teacher, student, member, axis, kind) for kind in member.updates
+    ]
+
+    def step(state, batch, keys, views, stream_step):
+        measured: Metrics = {}
+        for update in updates:
+            state, measured = update(state, batch, keys, views, stream_step)
+        return state, measured
+
+    return step
+
+
+def _member_update(
+    teacher: Network | None,
+    student: Student,
+    member: Member,
+    axis: BatchAxis,
+    kind: str,
+):
+    method = hard.make_loss(axis) if kind == HARD else student.method
+    student_step = make_student_step(student.network, method, axis)
+    forward = _forward_for(teacher, student) if method.needs_teacher else None
+
+    def update(state, batch, keys, views, stream_step):
+        if forward is None:
             outputs = None
         elif _needs_forward(student, member):
             # The lag alone says how far a teacher that is constantly ahead is.
@@ -318,9 +347,9 @@ def _member_step(
             # update; costs nothing.
             outputs = views.outputs
         key = _noise(keys, Role.STUDENT, state.step)
-        return student_step(state, batch, key, outputs, views.before.step)
+        return student_step(state, batch, key, outputs, stream_step)
 
-    return step
+    return update
 
 
 def _fetch(data: DeviceData, key, slot: Slots, axis: BatchAxis, spec) -> Batch:
@@ -329,7 +358,9 @@ def _fetch(data: DeviceData, key, slot: Slots, axis: BatchAxis, spec) -> Batch:
     return fetch(data.image, data.label, slot.index, position, step_key, spec)
 
 
-def _forward_for(teacher: Network, student: Student) -> TeacherForward:
+def _forward_for(teacher: Network | None, student: Student) -> TeacherForward | None:
+    if teacher is None or not student.method.needs_teacher:
+        return None
     return make_teacher_forward(
         teacher.model, student.teacher_bn, student.teacher_noise
     )
@@ -352,11 +383,12 @@ def passes_per_step(
     if isinstance(segment, Replay):
         taught = students[segment.student].method.needs_teacher
         return {segment.student: (1 + taught, 1)}
-    passes = {"teacher": (1, 1)}
+    passes = {"teacher": (1, 1)} if segment.teacher else {}
     for member in segment.members:
         student = students[member.student]
-        taught = student.method.needs_teacher and not member.hard_only
-        passes[member.student] = (1 + (taught and _needs_forward(student, member)), 1)
+        needs = student.method.needs_teacher and _needs_forward(student, member)
+        extra = sum(needs and kind != HARD for kind in member.updates)
+        passes[member.student] = (len(member.updates) + extra, len(member.updates))
     return passes
 
 

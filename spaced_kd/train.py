@@ -254,8 +254,8 @@ class Loop:
         counts: dict[str, int],
     ) -> list[SeedState]:
         states, measured = self._engine.advance(states, segment)
-        for name in schedule.moved_by(segment):
-            counts[name] += segment.stop - segment.start
+        for name, rate in schedule.rates_of(segment).items():
+            counts[name] += rate * (segment.stop - segment.start)
         if self._writes:
             images = ledger.tick_images(self._parts, segment)
             self._recorder.train(place, segment, counts, measured, images)
@@ -266,13 +266,15 @@ class Loop:
     ) -> None:
         measured: list[Metrics] = []
         for seed, state in enumerate(states):
-            logits = self._engine.predict(seed, network, state[network])
+            found = self._engine.predict(seed, network, state[network])
+            teacher, quote = None, "deepest"
             if network == "teacher":
-                self._teacher_logits[seed] = (counts["teacher"], logits)
-                measured.append(evaluate.measure(logits, self._labels, None))
+                self._teacher_logits[seed] = (counts["teacher"], found.logits)
             else:
-                teacher = self._teacher(seed, state, counts["teacher"])
-                measured.append(evaluate.measure(logits, self._labels, teacher))
+                quote = self._parts.config.students[network].quote
+                if "teacher" in state:
+                    teacher = self._teacher(seed, state, counts["teacher"])
+            measured.append(evaluate.measure(found, self._labels, teacher, quote))
         if self._writes:
             self._recorder.evaluation(place, network, counts, measured)
             self._best.offer(
@@ -282,8 +284,8 @@ class Loop:
     def _teacher(self, seed: int, state: SeedState, step: int) -> jax.Array:
         # The teacher stands still during replays: its logits are computed once.
         if self._teacher_logits.get(seed, (-1,))[0] != step:
-            logits = self._engine.predict(seed, "teacher", state["teacher"])
-            self._teacher_logits[seed] = (step, logits)
+            found = self._engine.predict(seed, "teacher", state["teacher"])
+            self._teacher_logits[seed] = (step, found.logits)
         return self._teacher_logits[seed][1]
 
     def _is_due(self) -> bool:
@@ -315,4 +317,5 @@ def _label(tick: Tick) -> str:
             return f"replay {tick.student}"
         case Evaluate():
             return f"evaluate {tick.network}"
-    return "teacher and lockstep" if tick.members else "teacher"
+    who = ["teacher"] if tick.teacher else []
+    return " and ".join(who + ["lockstep"] * bool(tick.members))

@@ -45,6 +45,17 @@ class ModelOutput(NamedTuple):
     branch_features: jax.Array | None = None
 
 
+class Predictions(NamedTuple):
+    """Logits of a whole split, in the order of its examples.
+
+    logits: [N, C], of the deepest exit. branch_logits: [N, K, C] as in `ModelOutput`;
+    None: the network has no branches.
+    """
+
+    logits: jax.Array
+    branch_logits: jax.Array | None = None
+
+
 class Batch(NamedTuple):
     """A training batch on one device, ready for `model.apply`.
 

@@ -43,6 +43,6 @@ def views_of(config: Config, segment: Segment) -> tuple[View, ...]:
     """Return which batches each step of a segment reads."""
     if isinstance(segment, Lockstep):
         late = (View(m.student, m.lag) for m in segment.members if m.lag)
-        return (View("teacher"), *late)
+        return (View("stream"), *late)
     replay = config.students[segment.student].replay
-    return (View("teacher", 0, replay == "reshuffle", replay != "exact"),)
+    return (View("stream", 0, replay == "reshuffle", replay != "exact"),)

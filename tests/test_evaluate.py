@@ -10,6 +10,7 @@ from spaced_kd.data.augment import normalize
 from spaced_kd.data.augment_spec import AugmentSpec
 from spaced_kd.models import make_model
 from spaced_kd.parallel import SeedGroup
+from spaced_kd.types import Predictions
 
 rng = np.random.default_rng(0)
 IMAGES = rng.integers(0, 256, (23, 8, 8, 3)).astype(np.uint8)
@@ -28,7 +29,7 @@ def test_every_example_is_counted_once_whatever_the_batch(batch_size, devices):
     expected = model.apply(variables, normalize(IMAGES, MEAN, STD), train=False).logits
     group = SeedGroup((0,), tuple(jax.devices()[:devices]))
     predict = evaluate.make_predict(model, group, 23, batch_size, SPEC)
-    logits = predict(group.put(variables), group.put(IMAGES))
+    logits = predict(group.put(variables), group.put(IMAGES)).logits
     assert logits.shape == (23, 10)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
@@ -41,7 +42,7 @@ LABELS = rng.integers(0, 12, 40).astype(np.int32)
 def test_measurements_equal_numpy():
     """Top-1, top-5, loss and the gap to the teacher against independent formulas."""
     got = evaluate.measure(
-        jnp.asarray(LOGITS), jnp.asarray(LABELS), jnp.asarray(TEACHER)
+        Predictions(jnp.asarray(LOGITS)), jnp.asarray(LABELS), jnp.asarray(TEACHER)
     )
     order = np.argsort(-LOGITS, axis=1)
     p = scipy.special.softmax(TEACHER.astype(np.float64), axis=1)
@@ -61,8 +62,44 @@ def test_measurements_equal_numpy():
         np.testing.assert_allclose(got[name], value, rtol=1e-5, err_msg=name)
 
 
+def _accuracy(logits):
+    return 100 * np.mean(logits.argmax(-1) == LABELS)
+
+
+BRANCHES = rng.normal(size=(40, 3, 12)).astype(np.float32)
+
+
+@pytest.mark.parametrize("quote", ["deepest", "ensemble"])
+def test_every_exit_and_the_ensemble_against_numpy(quote):
+    """Branches come deepest first; the mean is of logits, not of probabilities."""
+    found = Predictions(jnp.asarray(LOGITS), jnp.asarray(BRANCHES))
+    got = evaluate.measure(found, jnp.asarray(LABELS), None, quote)
+    mean = (LOGITS + BRANCHES.sum(1)) / 4
+    exits = {"exit4": LOGITS, "ensemble": mean}
+    exits |= {f"exit{3 - k}": BRANCHES[:, k] for k in range(3)}
+    for name, logits in exits.items():
+        np.testing.assert_allclose(got[f"{name}/acc1"], _accuracy(logits), rtol=1e-6)
+        p = scipy.special.softmax(logits.astype(np.float64), axis=1)
+        loss = -np.log(p[np.arange(40), LABELS]).mean()
+        np.testing.assert_allclose(got[f"{name}/loss"], loss, rtol=1e-5)
+    deepest = scipy.special.softmax(LOGITS.astype(np.float64), axis=1)
+    for place, name in enumerate(["exit3", "exit2", "exit1"]):
+        own = scipy.special.softmax(BRANCHES[:, place].astype(np.float64), axis=1)
+        kl = np.mean(
+            [scipy.stats.entropy(a, b) for a, b in zip(deepest, own, strict=True)]
+        )
+        np.testing.assert_allclose(got[f"{name}/deepest_kl"], kl, rtol=1e-5)
+        same = 100 * np.mean(BRANCHES[:, place].argmax(1) == LOGITS.argmax(1))
+        np.testing.assert_allclose(got[f"{name}/deepest_agreement"], same, rtol=1e-6)
+    shown = mean if quote == "ensemble" else LOGITS
+    np.testing.assert_allclose(got["acc1"], _accuracy(shown), rtol=1e-6)
+    assert len(got) == 3 + 2 * 5 + 2 * 3
+
+
 def test_the_teacher_has_no_gap_to_itself():
-    alone = evaluate.measure(jnp.asarray(LOGITS), jnp.asarray(LABELS), None)
+    alone = evaluate.measure(
+        Predictions(jnp.asarray(LOGITS)), jnp.asarray(LABELS), None
+    )
     assert set(alone) == {"acc1", "acc5", "loss"}
 
 
@@ -78,10 +115,10 @@ def test_compiled_measurements_equal_eager_ones():
     """jaxlib 0.10 computes some small reductions wrongly when compiled on CPU."""
     big = [rng.normal(size=(2000, 100)).astype(np.float32) for _ in range(2)]
     labels = rng.integers(0, 100, 2000).astype(np.int32)
-    compiled = evaluate.measure(big[0], labels, big[1])
+    compiled = evaluate.measure(Predictions(big[0]), labels, big[1])
     with jax.disable_jit():
         eager = evaluate.measure(
-            jnp.asarray(big[0]), jnp.asarray(labels), jnp.asarray(big[1])
+            Predictions(jnp.asarray(big[0])), jnp.asarray(labels), jnp.asarray(big[1])
         )
     for name, value in eager.items():
         np.testing.assert_allclose(compiled[name], value, rtol=1e-5, err_msg=name)

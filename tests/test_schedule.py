@@ -115,7 +115,7 @@ def test_every_network_is_evaluated_on_its_own_epochs_and_at_its_end(
         if isinstance(tick, Evaluate):
             seen[tick.network].append(done[tick.network])
         else:
-            for name in schedule.moved_by(tick):
+            for name in schedule.rates_of(tick):
                 done[name] += tick.stop - tick.start
     for name, total in schedule.updates(plan).items():
         expected = set(range(per_epoch, total + 1, per_epoch)) | {total}
@@ -175,7 +175,7 @@ def test_critical_period_without_teaching_outside():
         outside="hard_only",
     )
     plan = schedule.make_plan({"s": student}, Clock(4, 3))
-    assert plan[0] == Lockstep(0, 4, (Member("s", hard_only=True),))
+    assert plan[0] == Lockstep(0, 4, (Member("s", updates=("hard",)),))
     assert [seg.teacher_step for seg in _replays(plan)] == [8, 12]
 
 

@@ -379,14 +379,14 @@ def test_streamed_evaluation_counts_every_image_once(build, devices):
     )
     test, config = parts.dataset.test, parts.config
     state = experiment.init_states(parts)[0]["teacher"]
-    got = Engine(parts).predict(0, "teacher", state)
+    got = Engine(parts).predict(0, "teacher", state).logits
     crop = host_crop.host_crop_of(config.data, SIDE)
     images = np.stack([host_crop.eval_pixels(test.open(i), crop) for i in range(24)])
     group = parts.groups[0]
     model = parts.networks(group.axis).teacher.model
     spec = AugmentSpec(0, False, 0.0, imagenet.MEAN, imagenet.STD, padded=False)
     predict = evaluate.make_predict(model, group, 24, 24, spec)
-    expected = predict(state.variables, group.put(images))
+    expected = predict(state.variables, group.put(images)).logits
     assert got.shape == (24, 4)
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 

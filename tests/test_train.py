@@ -198,7 +198,7 @@ def test_the_best_parameters_are_kept_apart_and_reproduce_their_accuracy(whole):
                 params=state.params | {"net": variables["params"]},
                 batch_stats=variables["batch_stats"],
             )
-            logits = whole.engine.predict(seed, network, state)
+            logits = whole.engine.predict(seed, network, state).logits
             right = np.mean(np.argmax(logits, -1) == whole.parts.dataset.test.label)
             np.testing.assert_allclose(100 * right, max(curve), atol=1e-4)
 
@@ -349,13 +349,13 @@ def test_the_log_says_before_the_start_what_will_be_trained(whole):
     )
     lines = ledger.summary(parts)
     assert lines[0].startswith("teacher mlp: 14 updates in 2 epochs of 7 steps")
-    assert "online (online): 14 updates" in lines
+    assert "online (kd, online): 14 updates" in lines
     assert (
-        "spaced (spaced): 14 updates, interval 1.5 epochs = 10 steps, 2 replays"
+        "spaced (kd, spaced): 14 updates, interval 1.5 epochs = 10 steps, 2 replays"
     ) in lines
     assert (
-        "loose (spaced): 11 updates, interval 1.6 epochs = 11 steps, 1 replay; "
-        "3 batches of the teacher's are never learned"
+        "loose (kd, spaced): 11 updates, interval 1.6 epochs = 11 steps, 1 replay; "
+        "3 batches of the stream are never learned"
     ) in lines
 
 

@@ -162,9 +162,7 @@ def pmapped(parts: Experiment) -> Chunk:
     axis = parallel.BatchAxis(parallel.BATCH_AXIS)
     networks, tick = parts.networks(axis), _first_lockstep(parts)
     chunk = steps.compose(
-        steps.lockstep(
-            networks.teacher, networks.students, tick.members, axis, parts.spec
-        ),
+        steps.lockstep(networks.teacher, networks.students, tick, axis, parts.spec),
         "scan",
     )
     _, arguments = Engine(parts).first_call(experiment.init_states(parts), tick)
@@ -189,7 +187,7 @@ class Augmentation:
         """Prepare; the first call compiles."""
         spec = arrangement.parts.spec
         _, (_, _, data, keys, slots) = arrangement.call(Lockstep)
-        slots = slots[0]["teacher"]
+        slots = slots[0]["stream"]
 
         def chunk(data, key, slots):
             def body(carry, slot):

@@ -15,8 +15,8 @@ def make(config: StudentConfig, axis: BatchAxis) -> Method:
 def make_loss(axis: BatchAxis) -> Method:
     """Return the method for networks that have no student config."""
 
-    def init(key, student_dim, teacher_dim):
-        del key, student_dim, teacher_dim
+    def init(key, student, teacher):
+        del key, student, teacher
         return {}
 
     def loss(params, student, teacher, batch, step):
@@ -25,4 +25,4 @@ def make_loss(axis: BatchAxis) -> Method:
         hard_loss = losses.batch_mean(per_example, batch.mask, axis)
         return hard_loss, {"hard_loss": hard_loss}
 
-    return Method(init, loss, needs_teacher=False, trains_own_params=False)
+    return Method(init, loss, needs_teacher=False, trains_side=False)

@@ -43,11 +43,11 @@ def make(config: StudentConfig, axis: BatchAxis) -> Method:
     )
     scale = config.temperature**2 if config.temperature_squared == "yes" else 1.0
 
-    def init(key, student_dim, teacher_dim):
+    def init(key, student, teacher):
         if not config.feature_weight:
             return {}
-        adaptor = FeatureAdaptor(teacher_dim)
-        return adaptor.init(key, jax.numpy.zeros((1, student_dim)))["params"]
+        adaptor = FeatureAdaptor(teacher.features.shape[-1])
+        return adaptor.init(key, student.features)["params"]
 
     def loss(params, student, teacher, batch, step):
         del step

@@ -10,7 +10,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from spaced_kd.config import AUTO, COMPAT, PLAN_CHOICES, Config, StudentConfig
+from spaced_kd.config import (
+    Config,
+    StudentConfig,
+    auto_choices,
+    special_choices,
+)
 
 UNKNOWN = "(not a field of this version)"
 
@@ -40,8 +45,8 @@ def settings(config: Mapping[str, Any]) -> list[Setting]:
     rest = {name: value for name, value in config.items() if name != "students"}
     rows = list(_compare(rest, _defaults(config), _docs(Config)))
     for name, student in config["students"].items():
-        inherited = config["student"] | PLAN_CHOICES.get(student["plan"], {})
-        inherited = _choose(student, inherited, config["student"])
+        special = config["student"] | special_choices(config["compat"], student)
+        inherited = _choose(student, special, config["student"])
         docs = _docs(StudentConfig)
         rows += _compare(student, inherited, docs, f"students.{name}.")
     return rows
@@ -54,12 +59,7 @@ def environment(env: Any) -> str:
 
 def _defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     defaults = dataclasses.asdict(Config())
-    resolved = COMPAT.get(config["compat"], {})
-    resolved = resolved | PLAN_CHOICES.get(config["student"]["plan"], {})
-    defaults["student"] = {
-        name: resolved.get(name, value) if value == AUTO else value
-        for name, value in defaults["student"].items()
-    }
+    defaults["student"] |= auto_choices(config["compat"], config["student"])
     return defaults
 
 

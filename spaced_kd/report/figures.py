@@ -91,7 +91,7 @@ def _timeline_figures(
          known(plan, students, looks)),
     ]  # fmt: skip
     # A short run is all beginning.
-    return drawn if start // 2 < plan["total_teacher_steps"] else drawn[::3]
+    return drawn if start // 2 < plan["total_steps"] else drawn[::3]
 
 
 def _gap_figures(rows: Sequence[Row], looks: dict[str, Look]) -> Sequence[Drawn]:

@@ -110,7 +110,7 @@ def knowledge_figure(
     found = {name: pieces for name, pieces in every.items() if pieces}
     if not found:
         return None
-    shown = last or plan["total_teacher_steps"]
+    shown = last or plan["total_steps"]
     top = (1.05 if last is None else 1.5) * shown
     figure, axes = style.panel(height=3.2, names=list(found))
     outside = []
