@@ -49,7 +49,7 @@ def self_kd(config: ConfigDict, data: str) -> None:
       data: a key of spaced_kd.data.DATASETS.
     """
     cnn(config, data)
-    _teach_itself(config)
+    own_teacher(config)
     config.student.arch.weight_init = "kaiming"
     if data.startswith("cifar"):
         config.data.rotation_degrees = 0.0
@@ -71,12 +71,13 @@ def self_kd_transformer(config: ConfigDict, data: str) -> None:
       data: a key of spaced_kd.data.DATASETS.
     """
     transformer(config, data)
-    _teach_itself(config)
+    own_teacher(config)
     config.student.feature_branches = "all"
     config.student.branch_adaptor = "none"
 
 
-def _teach_itself(config: ConfigDict) -> None:
+def own_teacher(config: ConfigDict) -> None:
+    """Make every student its own teacher, to be compared as `self_kd_arms` says."""
     config.teacher.model = NO_TEACHER
     config.student.method = "self_kd"
     config.reference = "self_kd,self_kd_double"
