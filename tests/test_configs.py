@@ -132,6 +132,7 @@ def test_the_steps_of_a_config_have_the_right_shapes(name, variant):
     _trace(_load(name, variant))
 
 
+@pytest.mark.slow
 def test_the_steps_of_a_transformer_that_teaches_itself():
     """The labels alone on 12 exits, then a replay; the other arms repeat these."""
     config = _load("paper/table2_deit_cifar100")
