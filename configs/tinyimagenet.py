@@ -17,20 +17,12 @@ Variants: `:paper` and `:recommended` (whom to follow, see `config.compat`), `:s
 """
 
 from spaced_kd import recipes
-from spaced_kd.config import base_config, student
+from spaced_kd.config import base_config
 
 
 def get_config(variant: str = "released"):
     config = base_config()
     recipes.cnn(config, "tiny_imagenet")
-    config.students = {
-        "baseline": student(plan="none"),
-        "online": student(plan="online"),
-        "spaced_0_5": student(plan="spaced", space_interval_epochs=0.5),
-        "spaced_1_0": student(plan="spaced", space_interval_epochs=1.0),
-        "spaced_1_5": student(plan="spaced", space_interval_epochs=1.5),
-        "spaced_2_0": student(plan="spaced", space_interval_epochs=2.0),
-        "offline": student(plan="offline"),
-    }
+    config.students = recipes.interval_sweep()
     recipes.follow(config, variant)
     return config

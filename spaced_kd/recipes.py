@@ -6,6 +6,9 @@ released code differ.
 
 from typing import Any
 
+from spaced_kd import config as config_lib
+from spaced_kd.config import NO_TEACHER, SELF_TAUGHT
+
 ConfigDict = Any
 """An `ml_collections.ConfigDict`, whose fields no type checker knows."""
 
@@ -35,20 +38,87 @@ def cnn(config: ConfigDict, data: str) -> None:
 
 
 def self_kd(config: ConfigDict, data: str) -> None:
-    """Set the self-distillation recipe (released self_KD; method B.1, B.4).
+    """Set the ResNets' self-distillation recipe (released self_KD; method B.1, B.4).
 
     On CIFAR: crop with grey fill, flip, AutoAugment, a black square of 16 pixels, and
-    CIFAR-10's statistics. Elsewhere the data are those of `cnn`. Kaiming weights.
+    CIFAR-10's statistics. Elsewhere the data are those of `cnn`. Kaiming weights. The
+    weights of the loss are the fields' defaults.
+
+    Args:
+      config: to change.
+      data: a key of spaced_kd.data.DATASETS.
     """
     cnn(config, data)
-    for network in (config.teacher, config.student):
-        network.arch.weight_init = "kaiming"
+    own_teacher(config)
+    config.student.arch.weight_init = "kaiming"
     if data.startswith("cifar"):
         config.data.rotation_degrees = 0.0
         config.data.fill = 128
         config.data.policy = "autoaugment"
         config.data.cutout_pixels = 16
         config.data.normalization = "cifar10"
+
+
+def self_kd_transformer(config: ConfigDict, data: str) -> None:
+    """Set the transformers' self-distillation recipe: our reading of paper 5.1.
+
+    The data and the optimiser are those of `transformer`. The features of all 11
+    branches are held against the deepest exit's, as they are: each branch has an
+    alignment layer in the network. No code is released for it (method C.4).
+
+    Args:
+      config: to change.
+      data: a key of spaced_kd.data.DATASETS.
+    """
+    transformer(config, data)
+    own_teacher(config)
+    config.student.feature_branches = "all"
+    config.student.branch_adaptor = "none"
+
+
+def own_teacher(config: ConfigDict) -> None:
+    """Make every student its own teacher, to be compared as `self_kd_arms` says."""
+    config.teacher.model = NO_TEACHER
+    config.student.method = "self_kd"
+    config.reference = "self_kd,self_kd_double"
+
+
+def self_kd_arms(config: ConfigDict) -> dict[str, ConfigDict]:
+    """Return the students that a comparison of self KD needs.
+
+    baseline: the labels alone, on the network without branches. self_kd: every batch
+    once. spaced: the labels as batches come, a replay after every interval; twice the
+    updates. That is why there are three controls: self_kd_double has those updates in
+    twice the epochs, interleaved makes both updates of a batch at once, and spaced_half
+    stops at half of the epochs with the updates of self_kd.
+
+    Args:
+      config: with `num_epochs`, at least 2, and as `student.model` a network that has
+        branches; the interval is `student.space_interval_epochs`, 4.0 if left open.
+    """
+    student, epochs = config_lib.student, config.num_epochs
+    trunk = config.student.model.removesuffix("_branches")
+    return {
+        "baseline": student(plan="none", model=trunk),
+        "self_kd": student(plan="online"),
+        "self_kd_double": student(plan="online", num_epochs=2 * epochs),
+        "interleaved": student(plan="interleaved"),
+        "spaced": student(plan="spaced"),
+        "spaced_half": student(plan="spaced", num_epochs=epochs // 2),
+    }
+
+
+def interval_sweep() -> dict[str, ConfigDict]:
+    """Return the students of paper Table 6: 0.5 to 2 epochs of space and the limits."""
+    student = config_lib.student
+    spaced = {
+        f"spaced_{interval:.1f}".replace(".", "_"): student(
+            plan="spaced", space_interval_epochs=interval
+        )
+        for interval in (0.5, 1.0, 1.5, 2.0)
+    }
+    limits = {name: student(plan=name) for name in ("online", "offline")}
+    return {"baseline": student(plan="none")} | limits | spaced
 
 
 def transformer(config: ConfigDict, data: str) -> None:
@@ -87,8 +157,9 @@ def follow(config: ConfigDict, variant: str) -> None:
     Args:
       config: with its students, recipe applied.
       variant: "released", "paper", "recommended" (`config.compat`; for transformers
-        "released" also sets the released losses and clock), or "smoke": the released
-        choices on a few synthetic images, two epochs, small networks.
+        that have a teacher "released" also sets the released losses and clock), or
+        "smoke": the released choices on a few synthetic images, two epochs, small
+        networks.
 
     Raises:
       ValueError: another variant.
@@ -99,8 +170,9 @@ def follow(config: ConfigDict, variant: str) -> None:
     config.compat = "released" if variant == "smoke" else variant
     student, teacher = config.student, config.teacher
     if (student.model, student.arch) != (teacher.model, teacher.arch):
-        config.student.init = "different"  # nothing to share, whatever the paper says
-    if config.compat == "released" and config.student.optim.name == "adamw":
+        student.init = "different"  # nothing to share, whatever the paper says
+    taught = student.method not in SELF_TAUGHT
+    if config.compat == "released" and taught and student.optim.name == "adamw":
         _released_transformer_losses(config)
     if variant == "smoke":
         _smoke(config)
@@ -120,21 +192,39 @@ def _released_transformer_losses(config: ConfigDict) -> None:
 
 
 def _smoke(config: ConfigDict) -> None:
-    data = config.data
     config.num_seeds = 1
-    config.num_epochs = 2
     config.num_devices = 1
+    _smoke_data(config.data)
+    _smoke_epochs(config, 2)
+    self_taught = config.student.method in SELF_TAUGHT
+    if self_taught:
+        defaults: ConfigDict = config_lib.base_config()
+        config.student.arch = defaults.student.arch
+    # No small ResNet has branches, and six arms with 12 exits each compile for minutes.
+    large = ("resnet", "deit") if self_taught else "resnet"
+    small = "small_cnn" if self_taught else "resnet8"
+    for network in (config.teacher, config.student, *config.students.values()):
+        model = network.model or ""
+        if model.startswith(large):
+            network.model = small + "_branches" * model.endswith("_branches")
+    for network in (config.teacher, config.student):
+        if network.model.startswith(("deit", "pit")):
+            network.arch.patch_size = 8
+        network.optim.warmup_epochs = min(network.optim.warmup_epochs, 1.0)
+
+
+def _smoke_data(data: ConfigDict) -> None:
     data.name = "fake"
     data.num_train_examples, data.num_test_examples = 96, 40
     data.batch_size, data.eval_batch_size = 32, 40
     data.image_size = 32
     data.eval_resize = 36 if data.eval_resize else 0
-    networks = [config.teacher, config.student, *config.students.values()]
-    for network in networks:
-        model = network.model or ""
-        if model.startswith("resnet"):
-            network.model = "resnet8"
-    for network in networks[:2]:
-        if not network.model.startswith("resnet"):
-            network.arch.patch_size = 8
-        network.optim.warmup_epochs = min(network.optim.warmup_epochs, 1.0)
+
+
+def _smoke_epochs(config: ConfigDict, num_epochs: int) -> None:
+    for student in config.students.values():
+        if student.num_epochs:
+            student.num_epochs = student.num_epochs * num_epochs // config.num_epochs
+    config.num_epochs = num_epochs
+    if config.student.method in SELF_TAUGHT:
+        config.student.space_interval_epochs = 1.0  # fits into half of the epochs
