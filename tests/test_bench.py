@@ -133,6 +133,15 @@ def test_a_run_leaves_all_figures(tmp_path, capsys):
     assert found["versions"]["jax"] == jax.__version__
 
 
+def test_self_kd_is_timed_against_its_controls():
+    """Spaced and interleaved make as many updates a batch; plain half of them."""
+    rows, times = cases.Bench(TINY).run("l")
+    assert set(times) == {"spaced", "interleaved", "plain"}
+    assert [row.limit for row in rows] == [1.05, 2.0]
+    assert all(row.value and row.value > 0 for row in rows)
+    assert "small_cnn_branches" in rows[0].name
+
+
 def test_a_case_whose_process_fails_leaves_the_others(monkeypatch):
     def fails(bench):
         raise worker.Unavailable("no room")

@@ -1,5 +1,6 @@
 """The loop: exact resume from every tick, nothing forgotten, logs without gaps."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -21,12 +22,22 @@ from spaced_kd.config import student
 from spaced_kd.engine import Engine
 from spaced_kd.errors import CheckpointError, ConfigError, NonFiniteError
 from spaced_kd.interrupt import StopRequest
-from spaced_kd.schedule import Evaluate, Replay
+from spaced_kd.schedule import Evaluate, Lockstep, Replay
 from spaced_kd.writers import read_rows
 
 STUDENTS = {
     "online": student(plan="online"),
     "spaced": student(plan="spaced", space_interval_epochs=1.5, remainder="flush"),
+}
+SELF_TAUGHT = {
+    "plain": student(plan="online", num_epochs=3),
+    "twice": student(plan="interleaved"),
+    "spaced": student(plan="spaced", space_interval_epochs=0.5),
+}
+SELF_FIELDS = {
+    "teacher__model": "none",
+    "student__model": "tiny_branches",
+    "student__method": "self_kd",
 }
 MODELS = {"teacher__model": "tiny_cnn", "student__model": "tiny_cnn"}
 
@@ -40,18 +51,17 @@ def _digests(checkpoint: pathlib.Path) -> dict[str, str]:
     return {name: leaf["sha256"] for name, leaf in leaves.items()}
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+@contextlib.contextmanager
+def _whole_run(path, students, **fields):
     """An uninterrupted run that kept a checkpoint of every tick."""
     from spaced_kd.models import MODELS as table
     from spaced_kd.models.small_cnn import SmallCNN
 
+    small = functools.partial(SmallCNN, channels=(4, 4))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(table, "tiny_cnn", functools.partial(SmallCNN, channels=(4, 4)))
-        config = tiny.config(
-            STUDENTS, num_epochs=2, num_seeds=2, checkpoint__keep=1000, **MODELS
-        )
-        path = tmp_path_factory.mktemp("whole")
+        patch.setitem(table, "tiny_cnn", small)
+        patch.setitem(table, "tiny_branches", functools.partial(small, branches=True))
+        config = tiny.config(students, num_epochs=2, checkpoint__keep=1000, **fields)
         found = spaced_kd.run(config, path)
         parts = experiment.build(config, data.load(config.data))
         yield SimpleNamespace(
@@ -59,24 +69,44 @@ def whole(tmp_path_factory):
         )
 
 
-@pytest.fixture
-def resume_one(whole, tmp_path, monkeypatch):
-    """Return a function: continue from the checkpoint of `tick` for one tick."""
-    monkeypatch.setattr(train, "Engine", lambda parts: whole.engine)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    path = tmp_path_factory.mktemp("whole")
+    with _whole_run(path, STUDENTS, num_seeds=2, **MODELS) as run:
+        yield run
 
-    def resume(tick):
+
+@pytest.fixture(scope="module")
+def self_taught(tmp_path_factory):
+    """Arms of self KD, without a teacher; the longest outlives the others."""
+    path = tmp_path_factory.mktemp("self_taught")
+    with _whole_run(path, SELF_TAUGHT, **SELF_FIELDS) as run:
+        yield run
+
+
+@pytest.fixture
+def resume_from(tmp_path, monkeypatch):
+    """Return a function: continue a run from the checkpoint of `tick` for one tick."""
+
+    def resume(run, tick):
+        monkeypatch.setattr(train, "Engine", lambda parts: run.engine)
         path = tmp_path / f"from_{tick}"
         (path / "checkpoints").mkdir(parents=True)
         for log in ("metrics.jsonl", "timings.jsonl"):
-            shutil.copy(whole.path / log, path / log)
+            shutil.copy(run.path / log, path / log)
         name = f"{tick:08d}"
-        shutil.copytree(whole.path / "checkpoints" / name, path / "checkpoints" / name)
-        parts = dataclasses.replace(whole.parts, ticks=whole.parts.ticks[: tick + 1])
+        shutil.copytree(run.path / "checkpoints" / name, path / "checkpoints" / name)
+        parts = dataclasses.replace(run.parts, ticks=run.parts.ticks[: tick + 1])
         train.Loop(parts, path).finish(StopRequest())
         state = _digests(path / "checkpoints" / f"{tick + 1:08d}")
         return state, (path / "metrics.jsonl").read_bytes()
 
     return resume
+
+
+@pytest.fixture
+def resume_one(whole, resume_from):
+    return functools.partial(resume_from, whole)
 
 
 def _expected(whole, tick):
@@ -94,6 +124,37 @@ def test_resuming_from_every_tick_is_bitwise_exact(whole, resume_one):
     assert {Evaluate, Replay} < kinds
     for tick in range(1, ticks):
         assert resume_one(tick) == _expected(whole, tick + 1), f"tick {tick}"
+
+
+def test_resuming_self_kd_in_either_phase_is_bitwise_exact(self_taught, resume_from):
+    """In the label-only phase as in a replay, and in steps that do both."""
+    phases = set()
+    for tick in range(1, len(self_taught.parts.ticks)):
+        found = resume_from(self_taught, tick)
+        assert found == _expected(self_taught, tick + 1), f"tick {tick}"
+        segment = self_taught.parts.ticks[tick]
+        if isinstance(segment, Replay):
+            phases.add("replay")
+        elif isinstance(segment, Lockstep):
+            phases.update(m.updates for m in segment.members if m.student != "plain")
+    assert phases == {"replay", ("hard",), ("hard", "method")}
+
+
+def test_a_run_without_a_teacher_reports_every_exit(self_taught):
+    """Breaks if a teacher is counted, shown or looked for that is not there."""
+    found = self_taught.results
+    assert found.complete and found.teacher is None
+    assert list(found.networks) == ["plain", "twice", "spaced"]
+    rows = read_rows(self_taught.path / "metrics.jsonl")
+    assert not any("teacher" in key for row in rows for key in row)
+    spaced = found.students["spaced"]
+    assert list(spaced.exits) == ["exit2", "exit1", "ensemble"]
+    assert spaced.quoted == "ensemble"
+    assert spaced.acc1_last == spaced.exits["ensemble"].acc1_last
+    # Two epochs of seven batches; the interval of three leaves two unreplayed.
+    assert [net.updates for net in found.students.values()] == [21, 28, 26]
+    assert "teacher" not in found.table().split("Exits are numbered")[0]
+    assert "no teacher; 2 epochs of 7 steps" in ledger.summary(self_taught.parts)[0]
 
 
 STATE_ITEMS = [

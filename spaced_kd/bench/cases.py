@@ -30,6 +30,8 @@ from spaced_kd.bench.ratios import (
     students_limit,
 )
 from spaced_kd.bench.worker import Unavailable, Worker, ending
+from spaced_kd.config import NO_TEACHER
+from spaced_kd.models import MODELS
 from spaced_kd.schedule import Lockstep
 
 REPLAY_BYTES_LIMIT = 16.0
@@ -253,6 +255,27 @@ def unrolled_against_sequential(bench: Bench) -> Result:
     return [compare("j", name, times["unrolled"], times["sequential"])], times
 
 
+def self_kd(bench: Bench) -> Result:
+    """A batch of spaced self KD against its controls: two updates, two, and one."""
+    own = f"{bench.settings.model}_branches"
+    model = own if own in MODELS else "small_cnn_branches"
+    fields = {"teacher__model": NO_TEACHER, "student__model": model}
+    fields |= {"student__method": "self_kd"}
+    plans = {"spaced": SPACED, "interleaved": {"plan": "interleaved"}, "plain": ONLINE}
+    times = bench.time(
+        {
+            name: Arrangement(build(bench.settings, {name: plan}, **fields))
+            for name, plan in plans.items()
+        }
+    )
+    spaced = functools.partial(compare, "l", over=times["spaced"])
+    name = f"self KD, {model}: a batch spaced"
+    return [
+        spaced(f"{name} / interleaved", under=times["interleaved"], limit=1.05),
+        spaced(f"{name} / plain", under=times["plain"], limit=2.0),
+    ], times
+
+
 CASES: dict[str, tuple[str, Callable[[Bench], Result]]] = {
     "a": ("spaced against online", spaced_against_online),
     "b": ("students of one teacher", one_teacher_for_all),
@@ -265,5 +288,6 @@ CASES: dict[str, tuple[str, Callable[[Bench], Result]]] = {
     "i": ("PyTorch", jax_against_torch),
     "j": ("repetitions", unrolled_against_sequential),
     "k": ("GPU", lambda bench: gpu.throughput(bench.settings, bench.time)),
+    "l": ("self KD", self_kd),
 }
 """Letter -> title, case."""
