@@ -64,7 +64,7 @@ def last_figure(
     for order, (network, its) in enumerate(exits.items()):
         shift = DODGE * ((order + 0.5) / len(exits) - 0.5)
         joined = [name for name in its if name != ENSEMBLE]
-        for names in (joined, [name for name in its if name == ENSEMBLE]):
+        for names in filter(None, (joined, [n for n in its if n == ENSEMBLE])):
             spreads = [its[name].acc1_last for name in names]
             axes.errorbar(
                 [places[name] + shift for name in names],
