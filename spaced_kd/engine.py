@@ -193,9 +193,8 @@ def _networks_of(states: Sequence[SeedState], group: SeedGroup, segment: Segment
 def _frozen(state: SeedState, segment: Segment) -> Frozen | None:
     if isinstance(segment, Lockstep):
         return None
-    if "teacher" in state:
-        return state["teacher"].frozen
-    return Frozen({}, np.asarray(segment.teacher_step, np.int32))
+    variables = state["teacher"].variables if "teacher" in state else {}
+    return Frozen(variables, np.asarray(segment.teacher_step, np.int32))
 
 
 def _kind(segment: Segment) -> Any:

@@ -31,14 +31,13 @@ class NetState(flax.struct.PyTreeNode):
         """What `model.apply` of this network reads."""
         return {"params": self.params["net"], "batch_stats": self.batch_stats}
 
-    @property
-    def frozen(self) -> "Frozen":
-        """This network as a teacher that stays as it is."""
-        return Frozen(self.variables, self.step)
-
 
 class Frozen(NamedTuple):
-    """A teacher that stands still: what `model.apply` reads, and when it stopped."""
+    """A teacher that stands still.
+
+    variables: what `model.apply` reads, {} in a run without a teacher. step: of the
+    stream, when it stopped.
+    """
 
     variables: Variables
     step: jax.Array | np.ndarray

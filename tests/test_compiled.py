@@ -13,7 +13,7 @@ from spaced_kd import conv, data, experiment, losses
 from spaced_kd.config import ArchConfig, student
 from spaced_kd.engine import Engine
 from spaced_kd.layers import BatchNorm
-from spaced_kd.models import MODELS, make_model, resnet
+from spaced_kd.models import MODELS, branches, make_model, resnet
 from spaced_kd.parallel import BatchAxis
 from spaced_kd.schedule import Lockstep
 
@@ -103,6 +103,47 @@ def test_the_guard_finds_stock_convolutions(monkeypatch):
     monkeypatch.setattr(conv, "convolve", conv.stock)
     texts = _programs("tiny_cnn")
     assert _slow(texts["lockstep"]) and _slow(texts["replay"])
+
+
+def _trained_in_a_loop(branch) -> str:
+    """Compiled text of a scan that takes a branch's gradients of weights and image."""
+    images = jax.ShapeDtypeStruct((3, 4, 16, 16, 8), jnp.float32)
+    variables = jax.eval_shape(
+        lambda: branch.init(jax.random.key(0), jnp.zeros(images.shape[1:]), True, None)
+    )
+
+    def gradients(variables, image):
+        def loss(params, image):
+            given = {**variables, "params": params}
+            out, _ = branch.apply(given, image, True, None, mutable=["batch_stats"])
+            return jnp.square(out).sum()
+
+        params, image = jax.grad(loss, (0, 1))(variables["params"], image)
+        return {**variables, "params": params}, image
+
+    loop = jax.jit(lambda v, x: jax.lax.scan(gradients, v, x))
+    return loop.lower(variables, images).compile().as_text()
+
+
+@pytest.mark.parametrize("kind", ["attention", "bottleneck"])
+def test_no_branch_of_a_resnet_holds_a_slow_convolution(kind):
+    """1x1 ones with both gradients; the others are no convolutions to XLA."""
+    branch = {
+        "attention": branches.Attention(BatchAxis(), "torch"),
+        "bottleneck": branches.BottleneckBranch(16, 8, BatchAxis(), "torch"),
+    }[kind]
+    text = _trained_in_a_loop(branch)
+    assert " while(" in text
+    assert not _slow(text)
+    # A 1x1 convolution may become a product of matrices: at least one did not.
+    assert _layouts(text)
+
+
+def test_the_guard_finds_stock_convolutions_in_branches(monkeypatch):
+    """The test above can fail."""
+    monkeypatch.setattr(conv, "canonical", conv.stock)
+    branch = branches.BottleneckBranch(16, 8, BatchAxis(), "torch")
+    assert _slow(_trained_in_a_loop(branch))
 
 
 @pytest.mark.parametrize("model", CONVOLUTIONS)

@@ -113,7 +113,7 @@ def test_the_trunk_starts_as_without_branches(name):
 def test_the_deepest_exit_answers_as_the_network_without_branches(name, train):
     """No branch touches what the trunk goes on with, nor moves its statistics."""
     variables = _random(name)
-    out, moved = _compiled(name, train)(variables)
+    out, moved = _compiled(name, train=train)(variables)
     trunk = {part: _trunk(tree) for part, tree in variables.items()}
     model = _plain(name)
     run = lambda v: model.apply(v, IMAGE, train=train, mutable=["batch_stats"])
@@ -128,7 +128,7 @@ def test_the_deepest_exit_answers_as_the_network_without_branches(name, train):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_branches_come_with_every_call_beside_the_deepest_exit(name, train):
     *_, exits = NETWORKS[name]
-    out, _ = jax.eval_shape(_compiled(name, train), _random(name))
+    out, _ = jax.eval_shape(_compiled(name, train=train), _random(name))
     width = out.features.shape[1]
     assert out.branch_logits.shape == (4, exits - 1, CLASSES)
     assert out.branch_features.shape == (4, exits - 1, width)
@@ -184,3 +184,31 @@ def test_each_branch_has_modules_of_its_own_and_one_place_among_the_outputs(name
         assert np.flatnonzero(changed).tolist() == [exits - 1 - number], module
         np.testing.assert_array_equal(after.logits, before.logits)
     assert seen == set(range(1, exits))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_bfloat16_and_remat_change_neither_names_nor_types_of_the_outputs(name):
+    """Norms, alignments and heads compute in float32, as the deepest exit's do."""
+    exact, variables = _branched(name), _random(name)
+    model = exact.clone(dtype=jnp.bfloat16, remat=True)
+    init = lambda m: jax.eval_shape(
+        lambda: m.init(jax.random.key(0), IMAGE, train=False)
+    )
+    assert init(model) == init(exact)
+    run = lambda v: model.apply(
+        v, IMAGE, train=True, mutable=["batch_stats"], capture_intermediates=True
+    )
+    out, state = jax.jit(run)(variables)
+    inner = state["intermediates"]
+    for module in variables["params"]:
+        if re.fullmatch(r"branch\d+_(norm|align|head)", module):
+            assert inner[module]["__call__"][0].dtype == jnp.float32, module
+    expected, _ = _compiled(name, train=True)(variables)
+    for field, ours in out._asdict().items():
+        if ours is None:
+            continue
+        reference = getattr(expected, field)
+        assert ours.dtype == jnp.float32
+        error = jnp.abs(ours - reference).max() / jnp.abs(reference).max()
+        # bfloat16 keeps 8 bits: agreement to a few percent, not to more.
+        assert 0 < error < 0.1, field

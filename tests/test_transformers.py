@@ -305,3 +305,27 @@ def test_networks_start_as_released():
         np.testing.assert_allclose(layer["kernel"].std(), (3 * fan) ** -0.5, rtol=0.05)
     assert np.abs(params["stage2_pool"]["conv"]["kernel"]).max() <= 1 / 3
     np.testing.assert_allclose(params["cls_token"].std(), 0.02, rtol=0.3)
+
+
+def test_branches_start_as_the_rest_of_their_network():
+    """DeiT: alignment N(0, 0.02^2) without bias, heads at zero; PiT: uniform draws."""
+    image = jnp.zeros((1, 16, 16, 3))
+
+    def start(model):
+        init = lambda: model.init(jax.random.key(0), image, train=False)["params"]
+        branch = lambda: {k: v for k, v in init().items() if k.startswith("branch1")}
+        return jax.tree.map(np.asarray, jax.jit(branch)())
+
+    found = start(deit.DeiT(10, dim=96, depth=2, patch_size=8, branches=True))
+    align, head = found["branch1_align"], found["branch1_head"]
+    assert not any(x.any() for x in (align["bias"], head["kernel"], head["bias"]))
+    np.testing.assert_allclose(align["kernel"].std(), 0.02, rtol=0.03)
+    assert np.abs(align["kernel"]).max() > 0.06
+    thin = {"depths": (1, 1), "heads": (2, 4), "patch_size": 8}
+    found = start(pit.PiT(10, **thin, branches=True))
+    for layer, fan in (("align", 64), ("head", 128)):
+        kernel, bias = (found[f"branch1_{layer}"][x] for x in ("kernel", "bias"))
+        np.testing.assert_allclose(kernel.std(), (3 * fan) ** -0.5, rtol=0.05)
+        assert max(np.abs(kernel).max(), np.abs(bias).max()) <= fan**-0.5 and bias.any()
+    # Both have a norm that starts as every LayerNorm.
+    assert (found["branch1_norm"]["scale"] == 1).all()

@@ -259,7 +259,7 @@ def self_kd(bench: Bench) -> Result:
     """A batch of spaced self KD against its controls: two updates, two, and one."""
     own = f"{bench.settings.model}_branches"
     model = own if own in MODELS else "small_cnn_branches"
-    fields = {"teacher__model": NO_TEACHER, "student__model": model}
+    fields = PLAIN | {"teacher__model": NO_TEACHER, "student__model": model}
     fields |= {"student__method": "self_kd"}
     plans = {"spaced": SPACED, "interleaved": {"plan": "interleaved"}, "plain": ONLINE}
     times = bench.time(
