@@ -77,8 +77,6 @@ def lanes(segments: Iterable[Mapping[str, Any]], student: str) -> Lanes:
         start, stop = segment["start"], segment["stop"]
         if segment["kind"] == "lockstep":
             lag = segment["students"].get(student)
-            if not segment["teacher"] and lag is None:
-                continue
             if segment["teacher"]:
                 _extend(result.lead, Block(now, start, stop))
             if lag is not None and stop > lag:
