@@ -6,7 +6,6 @@ The sample run is made of formulas and seeded noise; its numbers mean nothing.
 import base64
 import dataclasses
 import html.parser
-import itertools
 import json
 import math
 import random
@@ -15,11 +14,10 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import drawn_texts
 import matplotlib
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.text import Text
 
 from spaced_kd import report, results, writers
 from spaced_kd.config import (
@@ -598,22 +596,6 @@ def test_eight_students_have_eight_colours_that_do_not_depend_on_the_figure():
     assert style.line_looks(names[:3]).items() <= looks.items()
 
 
-def texts_of(figure) -> list:
-    """Render a figure and return where its texts lie, in pixels."""
-    FigureCanvasAgg(figure).draw()
-    outside = set()
-    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
-        low, high = axis.get_view_interval()
-        for tick in axis.get_major_ticks():
-            # Ticks beyond the panel exist, but are not drawn.
-            if not low <= tick.get_loc() <= high:
-                outside |= {tick.label1, tick.label2}
-    texts = set(figure.findobj(Text)) - outside
-    renderer = figure.canvas.get_renderer()
-    shown = (t for t in texts if t.get_visible() and t.get_text().strip())
-    return [text.get_window_extent(renderer) for text in shown]
-
-
 @pytest.mark.parametrize("count", [1, 8])
 def test_no_text_is_cut_off_or_covers_another(count):
     """Breaks if many students, or names of the longest length, spoil a figure."""
@@ -632,13 +614,7 @@ def test_no_text_is_cut_off_or_covers_another(count):
             curves.training_figure(rows, looks, lambda _: "loss", "loss"),
         ]
         for figure in figures:
-            boxes = texts_of(figure)
-            width, height = figure.bbox.size
-            for box in boxes:
-                assert box.x0 >= -1 and box.x1 <= width + 1
-                assert box.y0 >= -1 and box.y1 <= height + 1
-            for one, other in itertools.combinations(boxes, 2):
-                assert not one.shrunk(0.98, 0.8).overlaps(other.shrunk(0.98, 0.8))
+            drawn_texts.assert_readable(figure)
 
 
 def test_the_drawn_staircase_passes_through_every_batch():

@@ -6,12 +6,14 @@ Plans and rows are written by hand; the numbers mean nothing.
 import html.parser
 import json
 
+import drawn_texts
 import numpy as np
 import pytest
 from matplotlib.colors import same_color
 
 from spaced_kd import report, results
 from spaced_kd.config import base_config, from_config_dict, student, to_dict
+from spaced_kd.exits import ExitResult
 from spaced_kd.report import (
     course,
     curves,
@@ -21,6 +23,7 @@ from spaced_kd.report import (
     teaching,
     timeline,
 )
+from spaced_kd.spread import Spread
 
 STEPS_PER_EPOCH = 10
 
@@ -324,9 +327,9 @@ def test_knowledge_is_how_many_batches_the_network_had_met():
 @pytest.mark.parametrize(
     ("teacher", "methods", "label"),
     [
-        (False, ["self_kd", "self_kd"], "batches met when"),
-        (True, ["kd", "kd"], "teacher's updates when"),
-        (True, ["kd", "self_kd"], "teacher's updates or batches met when"),
+        (False, ["self_kd", "self_kd"], "batches met when t was learned"),
+        (True, ["kd", "kd"], "teacher's updates when t was learned"),
+        (True, ["kd", "self_kd"], "teacher's updates, or batches met, at t"),
     ],
 )
 def test_the_axis_says_whose_knowledge_it_is(teacher, methods, label):
@@ -341,7 +344,7 @@ def test_the_axis_says_whose_knowledge_it_is(teacher, methods, label):
     with style.drawing():
         looks = style.line_looks(students)
         figure = timeline.knowledge_figure(plan, students, looks)
-    assert figure.axes[0].get_ylabel() == f"{label} t was learned"
+    assert figure.axes[0].get_ylabel() == label
 
 
 @pytest.fixture
@@ -416,6 +419,31 @@ def test_an_exit_has_the_same_colour_in_every_figure(drawn):
         lines = drawn[stem].axes[0].lines
         for exit_name, line in zip(exits, lines, strict=True):
             assert same_color(line.get_color(), looks[exit_name]["color"])
+
+
+@pytest.mark.parametrize(("count", "depth"), [(1, 2), (8, 12)])
+def test_no_text_is_cut_off_or_covers_another(count, depth):
+    """Breaks if many networks of long names, or twelve exits, spoil a figure."""
+    names = [f"spaced_{i}_with_the_longest_name_that_is_allowed" for i in range(count)]
+    rows, networks = [], {}
+    flat = Spread.of([50.0, 60.0])
+    found = ExitResult(flat, flat, flat, flat, flat)
+    for name in names:
+        exits = [f"exit{n}" for n in range(depth, 0, -1)] + ["ensemble"]
+        networks[name] = dict.fromkeys(exits, found)
+        keys = {f"eval/student/{name}/{e}/acc1": float(i) for i, e in enumerate(exits)}
+        rows += [
+            {"network": name, "phase": "eval", "seed": 0, "step": step, "epoch": step}
+            | keys
+            for step in (1, 2)
+        ]
+    with style.drawing():
+        looks = style.line_looks(names)
+        for figure in (
+            exit_figures.last_figure(networks, looks),
+            exit_figures.course_figure(rows, networks, "acc1", "top-1 accuracy, %"),
+        ):
+            drawn_texts.assert_readable(figure)
 
 
 def test_a_curve_with_pauses_stays_where_it_was_measured():

@@ -151,8 +151,11 @@ def knowledge_figure(
 
 
 def _what_is_known(alone: list[bool]) -> str:
-    what = ["teacher's updates"] * (not all(alone)) + ["batches met"] * any(alone)
-    return f"{' or '.join(what)} when t was learned"
+    if all(alone):
+        return "batches met when t was learned"
+    if any(alone):
+        return "teacher's updates, or batches met, at t"
+    return "teacher's updates when t was learned"
 
 
 def _steps(pieces: list[Knowledge]) -> tuple[list[float], list[float]]:
