@@ -93,6 +93,8 @@ def test_every_exit_and_the_ensemble_against_numpy(quote):
         np.testing.assert_allclose(got[f"{name}/deepest_agreement"], same, rtol=1e-6)
     shown = mean if quote == "ensemble" else LOGITS
     np.testing.assert_allclose(got["acc1"], _accuracy(shown), rtol=1e-6)
+    name = "ensemble" if quote == "ensemble" else "exit4"
+    assert got["loss"] == got[f"{name}/loss"] and got["exit4/loss"] != got["exit3/loss"]
     assert len(got) == 3 + 2 * 5 + 2 * 3
 
 

@@ -39,9 +39,10 @@ def test_an_unknown_name_lists_all_nearest_first():
 
 def _outputs(key, dim):
     a, b = jax.random.split(key)
-    return ModelOutput(
-        jax.random.normal(a, (6, 10)), jax.nn.relu(jax.random.normal(b, (6, dim)))
-    )
+    features = jax.nn.relu(jax.random.normal(b, (6, dim)))
+    logits = jax.random.normal(a, (6, 3, 10))
+    stacked = jnp.stack([features * k for k in (2, 3)], 1)
+    return ModelOutput(logits[:, 0], features, None, logits[:, 1:], stacked)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -54,7 +55,7 @@ def test_methods_give_a_finite_loss_that_moves_the_student_and_ignores_order(
     method = make_method(config, BatchAxis())
     keys = jax.random.split(jax.random.key(0), 3)
     student, teacher = _outputs(keys[0], dims[0]), _outputs(keys[1], dims[1])
-    params = method.init(keys[2], *dims)
+    params = method.init(keys[2], student, teacher)
     batch = Batch(jnp.zeros((6, 1, 1, 1)), jnp.arange(6))
 
     def loss(params, student, order=slice(None)):
@@ -84,7 +85,7 @@ def test_the_kd_loss_is_the_weighted_sum_of_its_parts():
     keys = jax.random.split(jax.random.key(0), 3)
     student, teacher = _outputs(keys[0], 4), _outputs(keys[1], 7)
     batch = Batch(jnp.zeros((6, 1, 1, 1)), jnp.arange(6))
-    params = method.init(keys[2], 4, 7)
+    params = method.init(keys[2], student, teacher)
     total, parts = method.loss(params, student, teacher, batch, jnp.int32(0))
     expected = (
         0.7 * parts["hard_loss"]

@@ -331,6 +331,34 @@ def test_devices_and_composition_change_nothing(fields):
         close(found[name].params, _final()[0][name].params)
 
 
+@pytest.mark.parametrize("clock", ["own", "teacher"])
+def test_the_learning_rate_on_either_clock(clock):
+    """Own: its updates, both kinds. Teacher: the stream, which stands in a replay."""
+    arms = {"spaced": student(plan="spaced", space_interval_epochs=0.5, num_epochs=2)}
+    config = _config(
+        arms, student__optim__schedule="cosine", student__optim__schedule_clock=clock
+    )
+    parts, engine, states = _prepare(config)
+    total = 14 if clock == "teacher" else parts.updates["spaced"]
+    done, seen = 0, 0
+    for tick in parts.ticks:
+        if isinstance(tick, Evaluate):
+            continue
+        states, measured = engine.advance(states, tick)
+        length = tick.stop - tick.start
+        if clock == "own":
+            times = done + np.arange(length)
+        elif isinstance(tick, Replay):
+            times = np.full(length, tick.teacher_step - 1)
+        else:
+            times = np.arange(tick.start, tick.stop)
+        expected = 0.025 * (1 + np.cos(np.pi * times / total))
+        got = measured[0]["spaced"]["learning_rate"]
+        np.testing.assert_allclose(got, expected, atol=1e-7)
+        done, seen = done + length, seen + isinstance(tick, Replay)
+    assert done == parts.updates["spaced"] and seen >= 4
+
+
 def test_a_replay_shows_the_very_pixels_of_the_label_only_phase(monkeypatch):
     """Augmented: each batch comes twice, the second time with equal pixels."""
     log, real = [], steps._fetch

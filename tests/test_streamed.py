@@ -130,14 +130,28 @@ def test_a_replay_reads_the_very_pixels_that_the_teacher_saw(build, layout):
     replayed = [step for _, who, step in found if who == "spaced"]
     assert len(replayed) == 34 and len(set(found.values())) == 50
     for step in replayed:
-        assert found[0, "spaced", step] == found[0, "teacher", step], step
+        assert found[0, "spaced", step] == found[0, "stream", step], step
+
+
+def test_a_network_that_teaches_itself_replays_the_very_pixels(build):
+    """The label-only phase reads the stream, and the replay reads it again."""
+    fields = {"teacher__model": "none", "student__model": "small_cnn_branches"}
+    own = {"own": student(plan="spaced", space_interval_epochs=0.7, method="self_kd")}
+    parts = build(own, **fields)
+    feed = Streamed(parts)
+    found = digests(feed, parts)
+    feed.close()
+    replayed = [step for _, who, step in found if who == "own"]
+    assert replayed == list(range(34))
+    for step in replayed:
+        assert found[0, "own", step] == found[0, "stream", step], step
 
 
 def test_the_pixels_are_those_of_the_files(build, files):
     """Judged by reading the files here, in the order that the stream gives."""
     parts = build(SPACED, num_epochs=1)
     feed = Streamed(parts)
-    ((step, batch),) = shown(feed, parts.groups[0], Lockstep(0, 4, ()))[0]["teacher"][
+    ((step, batch),) = shown(feed, parts.groups[0], Lockstep(0, 4, ()))[0]["stream"][
         2:3
     ]
     feed.close()
@@ -170,7 +184,7 @@ def test_reaugmented_replays_differ_in_the_crop_and_reshuffled_ones_in_order(bui
         if isinstance(tick, Evaluate):
             continue
         who = tick.student if isinstance(tick, Replay) else "teacher"
-        for step, batch in shown(feed, parts.groups[0], tick)[0]["teacher"]:
+        for step, batch in shown(feed, parts.groups[0], tick)[0]["stream"]:
             labels[who, step] = [label for label, _ in batch]
             pixels[who].update(image for _, image in batch)
     feed.close()
@@ -189,7 +203,7 @@ def test_a_member_that_lags_reads_the_teachers_old_batches(build):
     late = [step for _, who, step in found if who == "late"]
     assert late == list(range(25 - 12))
     for step in late:
-        assert found[0, "late", step] == found[0, "teacher", step]
+        assert found[0, "late", step] == found[0, "stream", step]
 
 
 @pytest.mark.parametrize(
@@ -342,8 +356,8 @@ def test_reading_can_start_anywhere_in_the_plan(build, start):
         shown(late, group, tick._replace(start=at, stop=at + 1))
         for at in range(tick.start, tick.stop)
     ]
-    steps = [by_seed[0]["teacher"][0] for by_seed in single]
-    assert steps == seen[start][0][0]["teacher"]
+    steps = [by_seed[0]["stream"][0] for by_seed in single]
+    assert steps == seen[start][0][0]["stream"]
     whole.close()
     late.close()
 
@@ -463,7 +477,7 @@ def test_a_process_reads_the_rows_of_its_own_devices_alone(build, monkeypatch):
         local = property(lambda group, own=own: group.devices[own])
         monkeypatch.setattr(SeedGroup, "_own_devices", local)
         feed = Streamed(parts)
-        batches[own.start, own.stop] = shown(feed, group, tick)[0]["teacher"]
+        batches[own.start, own.stop] = shown(feed, group, tick)[0]["stream"]
         feed.close()
     for (t, whole), (_, one), (_, two) in zip(*batches.values(), strict=True):
         assert len(whole) == 16 and whole == one + two, t

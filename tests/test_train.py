@@ -22,7 +22,8 @@ from spaced_kd.config import student
 from spaced_kd.engine import Engine
 from spaced_kd.errors import CheckpointError, ConfigError, NonFiniteError
 from spaced_kd.interrupt import StopRequest
-from spaced_kd.schedule import Evaluate, Lockstep, Replay
+from spaced_kd.recorder import Offsets, Recorder
+from spaced_kd.schedule import Evaluate, Lockstep, Member, Replay
 from spaced_kd.writers import read_rows
 
 STUDENTS = {
@@ -316,6 +317,19 @@ def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_checkpoint(
         spaced_kd.run(config, tmp_path)
     again = line.latest()
     assert again is not None and again.tick == saved.tick
+
+
+def test_a_step_of_two_updates_counts_twice(tmp_path):
+    """In the images that speed is computed from, and where a loss became NaN."""
+    segment = Lockstep(0, 4, (Member("twice", updates=("hard", "method")),), False)
+    parts = experiment.build(tiny.config(), data.load(tiny.config().data))
+    assert ledger.tick_images(parts, segment) == 4 * 2 * 16
+    (tmp_path / "metrics.jsonl").touch()
+    log = Recorder(tmp_path, Offsets(), [0], steps_per_epoch=7)
+    bad = [{"twice": {"loss": np.array([1.0, np.nan, 1.0, 1.0])}}]
+    log.train(0, segment, {"twice": 18}, bad, 0)
+    with pytest.raises(NonFiniteError, match="became NaN at update 14 "):
+        log.write_pending()
 
 
 @pytest.mark.parametrize("lost", ["config.json", "a foreign checkpoint"])
