@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from spaced_kd.config import SELF_TAUGHT
@@ -57,21 +58,13 @@ def last_figure(
     if not exits:
         return None
     deepest = max(_number(name) for its in exits.values() for name in its)
-    # Apart from the exits, which a line joins.
     places = {f"exit{n}": float(n) for n in range(1, deepest + 1)}
     places[ENSEMBLE] = deepest + 1.6
     figure, axes = style.panel(height=3.2, names=list(exits))
     for order, (network, its) in enumerate(exits.items()):
         shift = DODGE * ((order + 0.5) / len(exits) - 0.5)
-        joined = [name for name in its if name != ENSEMBLE]
-        for names in filter(None, (joined, [n for n in its if n == ENSEMBLE])):
-            spreads = [its[name].acc1_last for name in names]
-            axes.errorbar(
-                [places[name] + shift for name in names],
-                [math.nan if s.mean is None else s.mean for s in spreads],
-                yerr=[s.std or 0.0 for s in spreads],
-                marker="o", markersize=3.5, capsize=2.0, **looks[network],
-            )  # fmt: skip
+        shifted = {name: place + shift for name, place in places.items()}
+        _draw_last(axes, its, shifted, looks[network])
     axes.axvline(deepest + 0.8, color="#bbbbbb", linewidth=0.8)
     labels = [name.removeprefix("exit") for name in places]
     axes.set_xticks(list(places.values()), labels)
@@ -79,6 +72,24 @@ def last_figure(
     axes.set_ylabel("top-1 accuracy, %")
     style.legend(figure, looks, list(exits))
     return figure
+
+
+def _draw_last(
+    axes: Axes,
+    exits: Mapping[str, ExitResult],
+    places: Mapping[str, float],
+    look: Look,
+) -> None:
+    """Draw one network's exits, joined by a line, and its ensemble apart."""
+    joined = [name for name in exits if name != ENSEMBLE]
+    for names in filter(None, (joined, [n for n in exits if n == ENSEMBLE])):
+        spreads = [exits[name].acc1_last for name in names]
+        axes.errorbar(
+            [places[name] for name in names],
+            [math.nan if s.mean is None else s.mean for s in spreads],
+            yerr=[s.std or 0.0 for s in spreads],
+            marker="o", markersize=3.5, capsize=2.0, **look,
+        )  # fmt: skip
 
 
 def course_figure(
@@ -104,19 +115,25 @@ def course_figure(
         return None
     names = list(dict.fromkeys(name for found in panels.values() for name in found))
     looks = exit_looks([name for its in exits.values() for name in its])
-    height = PANEL_INCHES * len(panels) + 0.5
-    legend_rows = -(-len(names) // style.legend_columns(names))
-    figure = Figure(figsize=(style.WIDTH, height + style.LEGEND_ROW * legend_rows))
-    grid = figure.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False)
-    for axes, (network, found) in zip(grid[:, 0], panels.items(), strict=True):
+    figure, grid = _stack(len(panels), names)
+    for axes, (network, found) in zip(grid, panels.items(), strict=True):
         axes.set_title(network)
         for name, curve in found.items():
             curves.draw(axes, curve, looks[name])
         axes.margins(x=0.02)
-    grid[-1, 0].set_xlabel("epochs of the network's own updates")
+    grid[-1].set_xlabel("epochs of the network's own updates")
     figure.supylabel(ylabel, fontsize=9.5, color="#333333")
     style.legend(figure, looks, names)
     return figure
+
+
+def _stack(count: int, names: Sequence[str]) -> tuple[Figure, list[Axes]]:
+    """Return a figure of panels below one another, with room for a legend."""
+    rows = math.ceil(len(names) / style.legend_columns(names))
+    height = PANEL_INCHES * count + 0.5 + style.LEGEND_ROW * rows
+    figure = Figure(figsize=(style.WIDTH, height))
+    grid = figure.subplots(count, 1, sharex=True, sharey=True, squeeze=False)
+    return figure, list(grid[:, 0])
 
 
 def _courses(
