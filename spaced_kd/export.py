@@ -10,15 +10,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from absl import flags as absl_flags
 from flax import traverse_util
 
 import spaced_kd
-from spaced_kd import backend, flags, model_card, registry, results, weights
+from spaced_kd import backend, flags, metrics, model_card, registry, results, weights
 from spaced_kd.checkpoint import Checkpoint, CheckpointLine
 from spaced_kd.config import ArchConfig
 from spaced_kd.errors import CheckpointError, ConfigError, SpacedKDError
+from spaced_kd.exits import ENSEMBLE
 from spaced_kd.models import make_model
+from spaced_kd.models.base import Model
 from spaced_kd.types import Variables
 from spaced_kd.writers import read_json, storage_error, write_whole
 
@@ -93,6 +97,7 @@ def export_student(
     )
     # Only what this network has, so that options added later leave the file readable.
     about["arch"] = {k: v for k, v in about["arch"].items() if hasattr(model, k)}
+    about |= _exits(model, variables, about["image_shape"], fields["quote"])
     card = model_card.text(about, config, results.load(workdir), variables)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -133,6 +138,24 @@ def _about(workdir: Path, fields: Mapping[str, Any], plan: Mapping[str, Any]) ->
         "arch": fields["arch"],
         **plan["input"],
     }
+
+
+def _exits(
+    model: Model, variables: Variables, image_shape: Sequence[int], quote: str
+) -> dict[str, Any]:
+    """Return the names of the exits, deepest first, and whose accuracy is quoted.
+
+    [] and None for a network that has one exit.
+    """
+    image = jnp.zeros((1, *image_shape))
+    outputs: Any = jax.eval_shape(
+        lambda image: model.apply(variables, image, train=False), image
+    )
+    if outputs.branch_logits is None:
+        return {"exits": [], "quoted": None}
+    names = metrics.exit_names(1 + outputs.branch_logits.shape[1])
+    quoted = ENSEMBLE if quote == ENSEMBLE else names[0]
+    return {"exits": list(names), "quoted": quoted}
 
 
 def _last(workdir: Path, name: str, fingerprint: str) -> tuple[Variables, dict]:

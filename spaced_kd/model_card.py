@@ -1,13 +1,32 @@
 """The README.md beside exported weights: what they are, how good, how to use them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 
+from spaced_kd.config import SELF_TAUGHT
 from spaced_kd.results import LAST, NetworkResult, Results
 from spaced_kd.types import Variables
+
+_ALL_EXITS = """
+Those are the logits of the deepest of {count} exits, {deepest}. All exits, from the
+deepest down to exit1, and the ensemble, which is the mean of their logits:
+
+```python
+import jax.numpy as jnp
+
+outputs = model.apply(variables, images, train=False)
+exits = jnp.concatenate([outputs.logits[:, None], outputs.branch_logits], 1)
+ensemble = exits.mean(1)
+```
+"""
+
+_ONE_EXIT = """
+Those are the logits of the deepest of {count} exits, {deepest}. Nothing trained the
+others, `branch_logits`.
+"""
 
 _PAGE = """---
 library_name: spaced_kd
@@ -35,7 +54,7 @@ import spaced_kd
 model, variables = spaced_kd.load_student("FOLDER")
 logits = model.apply(variables, images, train=False).logits
 ```
-
+{use_of_exits}
 `images`: [b, {shape}] float32. In the evaluations of the run test images were
 {resizing}, then scaled to [0, 1], minus mean, divided by standard deviation (per
 channel):
@@ -76,7 +95,6 @@ def text(
     """
     student = config["students"][about["student"]]
     facts = _facts(about, config, student, results, variables)
-    published = about["model"].startswith(("resnet", "deit", "pit"))
     return _PAGE.format(
         model=about["model"],
         student=about["student"],
@@ -84,22 +102,43 @@ def text(
         sentence=_sentence(about, config, student),
         facts="\n".join(f"| {name} | {value} |" for name, value in facts.items()),
         accuracy=_accuracy(about, results),
+        use_of_exits=_use_of_exits(about, student),
         shape=", ".join(map(str, about["image_shape"])),
         resizing=_resizing(about),
         mean=about["mean"],
         std=about["std"],
-        names=" (torchvision's or timm's names)" if published else "",
+        names=_names(about),
         config=json.dumps(student, indent=2, sort_keys=True),
     )
 
 
 def _sentence(about, config, student) -> str:
-    if student["plan"] == "none":
+    if student["method"] == "hard":
         return "Trained on the labels alone, without a teacher."
-    return (
-        f"Learned from a {config['teacher']['model']} that was trained in the same run "
-        f"(plan `{student['plan']}`, method `{student['method']}`)."
-    )
+    how = f"(plan `{student['plan']}`, method `{student['method']}`)"
+    if student["method"] in SELF_TAUGHT:
+        return f"Its own teacher: the deepest exit taught the others {how}."
+    teacher = config["teacher"]["model"]
+    return f"Learned from a {teacher} that was trained in the same run {how}."
+
+
+def _use_of_exits(about: Mapping[str, Any], student: Mapping[str, Any]) -> str:
+    if not about["exits"]:
+        return ""
+    page = _ALL_EXITS if student["method"] in SELF_TAUGHT else _ONE_EXIT
+    return page.format(count=len(about["exits"]), deepest=about["exits"][0])
+
+
+def _names(about: Mapping[str, Any]) -> str:
+    """Return whose names the tensors have, see `torch_names`."""
+    if not about["model"].startswith(("resnet", "deit", "pit")):
+        return ""
+    branches = ""
+    if about["exits"]:
+        resnet = about["model"].startswith("resnet")
+        whose = "those of the Self-Distillation release" if resnet else "this package's"
+        branches = f"; those of branches are {whose}"
+    return f" (torchvision's or timm's names{branches})"
 
 
 def _resizing(about: Mapping[str, Any]) -> str:
@@ -123,6 +162,8 @@ def _facts(about, config, student, results: Results, variables) -> dict[str, Any
         interval = (
             f"{net.space_interval_epochs:g} epochs = {net.space_interval_steps:,} steps"
         )
+    epochs = student["num_epochs"] or config["num_epochs"]
+    taught = student["method"] not in ("hard", *SELF_TAUGHT)
     options = ", ".join(f"{k} {v}" for k, v in sorted(about["arch"].items()))
     return {
         "parameters": f"{count:,}",
@@ -131,7 +172,7 @@ def _facts(about, config, student, results: Results, variables) -> dict[str, Any
         "plan": student["plan"],
         "space interval": interval,
         "compat": config["compat"],
-        "epochs of the teacher": config["num_epochs"],
+        f"epochs of the {'teacher' if taught else 'stream'}": epochs,
         "batch": config["data"]["batch_size"],
         "weights": f"{about['which']} of seed {about['seed']}",
         "updates behind them": f"{about['step']:,} of {net.updates:,}",
@@ -152,9 +193,23 @@ def _accuracy(about: Mapping[str, Any], results: Results) -> str:
         f"Mean{' ± standard deviation' * (len(net.seeds) > 1)}, n={len(net.seeds)}. "
         f"{_own(about, net)}",
     ]
+    if about["exits"]:
+        lines += ["", f"All of these are of `{about['quoted']}`.", *_exit_lines(net)]
     if not net.complete:
         lines += ["", "The run was not finished when this was written."]
     return "\n".join(lines)
+
+
+def _exit_lines(net: NetworkResult) -> Iterable[str]:
+    if net.exits:
+        yield ""
+        yield f"| exit | last, % | mean of the last {LAST}, % | best (optimistic), % |"
+        yield "|---|---|---|---|"
+    for name, found in net.exits.items():
+        yield (
+            f"| {name} | {found.acc1_last} | {found.acc1_mean_last5} | "
+            f"{found.acc1_best} |"
+        )
 
 
 def _own(about: Mapping[str, Any], net: NetworkResult) -> str:

@@ -241,7 +241,7 @@ def _refuse_mismatch(
 
 
 def _advice(other: Mapping[str, str], found, expected) -> str:
-    is_head = re.compile(r"(fc\d?|head|head_dist)\.\w+").fullmatch
+    is_head = re.compile(r"(fc\d?|head|head_dist|branch\d+_head)\.\w+").fullmatch
     heads = [n for n in other if is_head(n)]
     if heads and len(heads) == len(other):
         theirs, ours = found[heads[0]].shape[0], expected[heads[0]][0]

@@ -5,6 +5,7 @@ import pathlib
 import re
 import shutil
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ import tiny
 
 from spaced_kd import data, doctor, experiment, footprint, ledger, probe, workdir
 from spaced_kd.config import student
+from spaced_kd.models import MODELS
+from spaced_kd.models.base import Model, join_exits
 from spaced_kd.schedule import Evaluate, Lockstep, Member, Replay
 
 CONFIG = """
@@ -43,6 +46,59 @@ def run(capsys, tmp_path):
         return code, out, err
 
     return run
+
+
+SELF_KD = """
+from spaced_kd.config import base_config, student
+
+def get_config():
+    config = base_config()
+    config.num_epochs, config.num_seeds, config.num_devices = 2, 1, 1
+    config.chunk_steps, config.data.batch_size = 8, 64
+    config.data.name = "fake"
+    config.data.crop_padding, config.data.rotation_degrees = 0, 0.0
+    config.data.horizontal_flip = False
+    config.teacher.model = "none"
+    config.student.model, config.student.method = "two_exits", "self_kd"
+    config.students.spaced = student(plan="spaced", space_interval_epochs=1.0)
+    return config
+"""
+
+
+class TwoExits(Model):
+    """A hidden layer with two linear heads, which compiles fast."""
+
+    @nn.compact
+    def __call__(self, image, *, train, mask=None):
+        hidden = nn.relu(nn.Dense(8, name="hidden")(image.reshape(len(image), -1)))
+        heads = (nn.Dense(self.num_classes, name=n) for n in ("head", "branch1_head"))
+        return join_exits([(head(hidden), hidden) for head in heads])
+
+
+def test_a_run_without_a_teacher_is_told_as_it_is(run, tmp_path, monkeypatch):
+    """Breaks if the doctor needs a teacher, names one, or miscounts own updates."""
+    monkeypatch.setitem(MODELS, "two_exits", TwoExits)
+    (tmp_path / "config.py").write_text(SELF_KD)
+    code, out, _ = run(probe_steps=1)
+    assert code == 0, out
+    text = " ".join(out.split())
+    assert "no teacher; 2 epochs of 8 steps, 1 seed" in text
+    assert "teacher none" not in text and "+ teacher" not in text
+    assert "spaced (self_kd, spaced): 32 updates, interval 1 epochs = 8 steps" in text
+    # 32 updates on 64 images; each is a pass forward and one backward, and each of four
+    # evaluations takes the 256 images in four batches.
+    assert f"{32 * 3 + 4 * 4} forward passes over a batch" in text
+    assert f"{32 * 64:,} images learned" in text
+    assert "speed lockstep spaced (hard): " in text
+    assert "speed replay spaced: " in text
+
+
+def test_a_kind_of_tick_names_the_updates_that_are_not_the_methods_alone():
+    """Breaks if the time of two updates a batch passes for that of one."""
+    members = (Member("a"), Member("b", updates=("hard", "method")))
+    tick = Lockstep(0, 4, members, teacher=False)
+    assert probe.kind_of(tick).who == "a + b (hard, method)"
+    assert probe.kind_of(tick._replace(teacher=True)).who.startswith("teacher + a + ")
 
 
 def _parts(students=None, **fields):

@@ -15,7 +15,7 @@ import safetensors
 import tiny
 
 import spaced_kd
-from spaced_kd import experiment, export, ledger, train, workdir
+from spaced_kd import experiment, export, ledger, model_card, train, workdir
 from spaced_kd.checkpoint import CheckpointLine
 from spaced_kd.config import fingerprint, from_config_dict, student
 from spaced_kd.data import load
@@ -307,3 +307,90 @@ def test_a_run_that_was_stopped_can_be_exported(tmp_path, monkeypatch):
     card = _card(tmp_path / "o")
     assert "The run was not finished" in card
     assert 0 < _about(tmp_path / "o")["step"] < 21
+
+
+@pytest.fixture(scope="module")
+def self_taught(tmp_path_factory):
+    """A finished run, in one program, of a network that teaches itself, and another."""
+    config = tiny.config(
+        {"own": student(plan="online"), "labels": student(plan="none")},
+        num_epochs=4,
+        chunk_steps=7,
+        eval_every_epochs=4,
+        teacher__model="none",
+        student__model="small_cnn_branches",
+        student__method="self_kd",
+    )
+    workdir = tmp_path_factory.mktemp("self")
+    train.run(config, workdir)
+    return config, workdir
+
+
+def test_the_card_gives_the_ensemble_whose_accuracy_it_quotes(self_taught, tmp_path):
+    """Its code, run on the test images, reaches every accuracy that it lists."""
+    config, workdir = self_taught
+    export.export_student(workdir, "own", tmp_path)
+    card, dataset = _card(tmp_path), load(config.data)
+    pixels = dataset.test.image / np.float32(255)
+    images = (pixels - np.float32(dataset.mean)) / np.float32(dataset.std)
+    scope: dict = {"images": images}
+    blocks = [part.split("```")[0] for part in card.split("```python\n")[1:]]
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(block.replace("FOLDER", str(tmp_path)), scope)
+    found = {f"exit{3 - k}": scope["exits"][:, k] for k in range(3)}
+    np.testing.assert_array_equal(found["exit3"], scope["logits"])
+    found["ensemble"] = np.mean(np.stack(list(found.values()), 1), 1)
+    np.testing.assert_allclose(scope["ensemble"], found["ensemble"], rtol=1e-5)
+    reached = {
+        name: 100 * float(np.mean(np.argmax(logits, -1) == dataset.test.label))
+        for name, logits in found.items()
+    }
+    assert len(set(reached.values())) > 2
+    for name, value in reached.items():
+        assert f"| {name} | {value:.2f} | " in card
+    assert "All of these are of `ensemble`." in card
+    assert f"These very weights: {reached['ensemble']:.2f}." in card
+    assert _about(tmp_path)["quoted"] == "ensemble"
+
+
+def test_the_card_of_a_self_taught_network_names_no_teacher(self_taught, tmp_path):
+    _, workdir = self_taught
+    export.export_student(workdir, "own", tmp_path)
+    card = _card(tmp_path)
+    assert "Its own teacher: the deepest exit taught the others (plan `online`" in card
+    assert "a none" not in card and "epochs of the teacher" not in card
+    assert "| epochs of the stream | 4 |" in card
+    assert "the deepest of 3 exits, exit3." in card
+
+
+def test_the_card_warns_of_exits_that_nothing_trained(self_taught, tmp_path):
+    _, workdir = self_taught
+    export.export_student(workdir, "labels", tmp_path)
+    card = _card(tmp_path)
+    assert "Trained on the labels alone, without a teacher." in card
+    assert "All of these are of `exit3`." in card
+    assert "Nothing trained the\nothers, `branch_logits`." in card
+    assert "ensemble = " not in card
+    assert _about(tmp_path)["exits"] == ["exit3", "exit2", "exit1"]
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("resnet18_branches", "those of branches are those of the Self-Distillation"),
+        ("deit_tiny_branches", "those of branches are this package's"),
+        ("small_cnn_branches", "named as\nin PyTorch."),
+    ],
+)
+def test_the_card_says_whose_names_the_branches_have(model, words):
+    about = {"model": model, "exits": ["exit2", "exit1"]}
+    named = "named as\nin PyTorch" + model_card._names(about) + "."
+    assert words in named
+
+
+def test_a_network_with_one_exit_has_a_card_without_exits(run, tmp_path):
+    _, workdir, _ = run
+    export.export_student(workdir, "spaced", tmp_path)
+    assert "exit" not in _card(tmp_path).split("## Training configuration")[0]
+    assert _about(tmp_path)["exits"] == [] and _about(tmp_path)["quoted"] is None

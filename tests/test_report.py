@@ -6,7 +6,6 @@ The sample run is made of formulas and seeded noise; its numbers mean nothing.
 import base64
 import dataclasses
 import html.parser
-import itertools
 import json
 import math
 import random
@@ -15,11 +14,10 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import drawn_texts
 import matplotlib
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.text import Text
 
 from spaced_kd import report, results, writers
 from spaced_kd.config import (
@@ -45,6 +43,13 @@ def plan_of(name: str) -> str:
     return PLANS.get(name, "spaced")
 
 
+def lockstep(start: int, stop: int, students: dict[str, int]) -> dict:
+    """Return a segment in which the teacher trains too; students: name -> lag."""
+    updates = dict.fromkeys(students, ["method"])
+    segment = {"kind": "lockstep", "start": start, "stop": stop, "teacher": True}
+    return segment | {"students": students, "student_updates": updates}
+
+
 def make_segments(students: dict[str, int | None], total: int) -> list[dict]:
     """Write the plan of the sample down: who trains on which batches, in order."""
     borders = {0, total}
@@ -54,8 +59,7 @@ def make_segments(students: dict[str, int | None], total: int) -> list[dict]:
     together = {n: 0 for n in students if plan_of(n) in ("none", "online")}
     segments = []
     for start, stop in zip(edges[:-1], edges[1:], strict=True):
-        lockstep = {"kind": "lockstep", "start": start, "stop": stop}
-        segments.append(lockstep | {"students": together})
+        segments.append(lockstep(start, stop, together))
         for name, interval in students.items():
             replay = {"kind": "replay", "student": name, "teacher_step": stop}
             if interval and stop % interval == 0:
@@ -435,7 +439,8 @@ def test_the_settings_of_matplotlib_stay_as_they_are(small, tmp_path, monkeypatc
     with style.drawing():
         looks = style.line_looks(["spaced_1"])
         last = course.window(plan)
-        figure = timeline.timeline_figure(plan, ["spaced_1"], looks, last)
+        students = {"spaced_1": settings_of()}
+        figure = timeline.timeline_figure(plan, students, looks, last)
         style.save(figure, tmp_path / "timeline_start")
     assert global_state() == before
     for name in ("timeline_start.svg", "timeline_start.png"):
@@ -454,7 +459,7 @@ def test_a_folder_that_cannot_be_written_is_a_storage_error(small, tmp_path):
 
 
 def settings_of(**kd) -> dict:
-    return {"plan": "spaced", "outside": "online", "online_teacher": "before"} | kd
+    return {"plan": "spaced", "method": "kd", "online_teacher": "before"} | kd
 
 
 def expand(pieces: list[course.Knowledge]) -> dict[int, int]:
@@ -484,34 +489,35 @@ def test_knowledge_is_the_papers_staircase_the_diagonal_and_the_flat_line():
     after = shown("online", plan="online", online_teacher="after")
     assert after == {t: t for t in batches}
     assert shown("offline", plan="offline") == dict.fromkeys(batches, 480)
-    assert shown("online", plan="none") == {}
+    assert shown("online", plan="none", method="hard") == {}
 
 
 def test_a_lagging_student_learns_earlier_batches_from_the_moving_teacher():
     """Breaks if constant-ahead training is drawn as online training."""
     segments = [
-        {"kind": "lockstep", "start": 0, "stop": 5, "students": {}},
-        {"kind": "lockstep", "start": 5, "stop": 12, "students": {"a": 5}},
+        lockstep(0, 5, {}),
+        lockstep(5, 12, {"a": 5}),
     ]
     pieces = course.knowledge(segments, "a", settings_of(plan="constant_ahead"))
     assert expand(pieces) == {t: t + 4 for t in range(1, 8)}
     assert course.lanes(segments, "a") == course.Lanes(
-        teacher=[course.Block(0, 0, 12)], student=[course.Block(5, 0, 7)]
+        lead=[course.Block(0, 0, 12)], student=[course.Block(5, 0, 7)]
     )
 
 
 def test_batches_learned_from_labels_alone_have_no_knowledge():
     """Breaks if a critical period's outside is drawn as if the teacher taught there."""
     segments = [
-        {"kind": "lockstep", "start": 0, "stop": 4, "students": {"a": 0}},
-        {"kind": "lockstep", "start": 4, "stop": 6, "students": {}},
+        lockstep(0, 4, {"a": 0}) | {"student_updates": {"a": ["hard"]}},
+        lockstep(4, 6, {}),
         {"kind": "replay", "student": "a", "start": 4, "stop": 6, "teacher_step": 6},
     ]
-    kd = settings_of(plan="critical_period", outside="hard_only")
-    assert course.knowledge(segments, "a", kd) == [course.Knowledge(4, 6, 6, 6, True)]
-    assert (
-        len(course.knowledge(segments, "a", settings_of(plan="critical_period"))) == 2
-    )
+    kd = settings_of(plan="critical_period")
+    replayed = course.Knowledge(4, 6, 6, 6, True)
+    assert course.knowledge(segments, "a", kd) == [replayed]
+    segments[0] = lockstep(0, 4, {"a": 0})
+    together = course.Knowledge(0, 4, 0, 3, False)
+    assert course.knowledge(segments, "a", kd) == [together, replayed]
 
 
 def test_lanes_alternate_run_together_or_follow_each_other():
@@ -519,7 +525,7 @@ def test_lanes_alternate_run_together_or_follow_each_other():
     segments = make_segments(INTERVALS, 480)
     spaced = course.lanes(segments, "spaced_1_5")
     teacher = [course.Block(2 * t, t, t + 60) for t in range(0, 480, 60)]
-    assert spaced.teacher == teacher
+    assert spaced.lead == teacher
     assert spaced.student == [b._replace(at=b.at + 60) for b in teacher]
     assert spaced.end == 960
     whole = course.Block(0, 0, 480)
@@ -546,7 +552,8 @@ def test_a_curve_is_the_mean_and_the_sample_deviation_over_seeds():
 def test_bins_weigh_chunks_by_their_steps():
     """Breaks if a short chunk counts as much as a long one."""
     chunks = [(30, 3.0, 1.0), (40, 4.0, 5.0), (70, 7.0, 2.0), (80, 8.0, 6.0)]
-    binned = curves.thin([curves.Point(*chunk) for chunk in chunks], width=40)
+    points = [curves.Point(*chunk) for chunk in chunks]
+    binned = curves.thin(points, width=40, ends=[30, 40, 70, 80])
     losses = np.repeat([1.0, 5.0, 2.0, 6.0], [30, 10, 30, 10]).reshape(2, 40)
     assert [p.value for p in binned] == pytest.approx(losses.mean(axis=1).tolist())
     centres = (np.arange(80) + 0.5).reshape(2, 40).mean(axis=1) / 10
@@ -573,7 +580,8 @@ def test_figures_follow_the_order_of_the_config_file():
     plan = make_plan(INTERVALS, epochs=12) | {"order": ["teacher", *INTERVALS]}
     settings = {name: settings_of(plan=plan_of(name)) for name in sorted(INTERVALS)}
     with style.drawing():
-        drawn = figures.every_figure({"students": settings}, plan, [])["timeline"]
+        every = figures.every_figure({"students": settings}, plan, [], {})
+    drawn = every["timeline"]
     titles = [axes.get_title(loc="left") for axes in drawn[0][2].axes]
     assert [title.split(",")[0] for title in titles] == list(INTERVALS)
     assert list(INTERVALS) != sorted(INTERVALS)
@@ -586,22 +594,6 @@ def test_eight_students_have_eight_colours_that_do_not_depend_on_the_figure():
     assert len({looks[name]["color"] for name in ["teacher", *names[:8]]}) == 9
     assert len({str(look) for look in looks.values()}) == 13
     assert style.line_looks(names[:3]).items() <= looks.items()
-
-
-def texts_of(figure) -> list:
-    """Render a figure and return where its texts lie, in pixels."""
-    FigureCanvasAgg(figure).draw()
-    outside = set()
-    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
-        low, high = axis.get_view_interval()
-        for tick in axis.get_major_ticks():
-            # Ticks beyond the panel exist, but are not drawn.
-            if not low <= tick.get_loc() <= high:
-                outside |= {tick.label1, tick.label2}
-    texts = set(figure.findobj(Text)) - outside
-    renderer = figure.canvas.get_renderer()
-    shown = (t for t in texts if t.get_visible() and t.get_text().strip())
-    return [text.get_window_extent(renderer) for text in shown]
 
 
 @pytest.mark.parametrize("count", [1, 8])
@@ -617,18 +609,12 @@ def test_no_text_is_cut_off_or_covers_another(count):
     config = {name: settings_of(plan=plan_of(name)) for name in names}
     with style.drawing():
         figures = [
-            timeline.timeline_figure(plan, names, looks, last=480),
+            timeline.timeline_figure(plan, config, looks, last=480),
             timeline.knowledge_figure(plan, config, looks, last=240),
             curves.training_figure(rows, looks, lambda _: "loss", "loss"),
         ]
         for figure in figures:
-            boxes = texts_of(figure)
-            width, height = figure.bbox.size
-            for box in boxes:
-                assert box.x0 >= -1 and box.x1 <= width + 1
-                assert box.y0 >= -1 and box.y1 <= height + 1
-            for one, other in itertools.combinations(boxes, 2):
-                assert not one.shrunk(0.98, 0.8).overlaps(other.shrunk(0.98, 0.8))
+            drawn_texts.assert_readable(figure)
 
 
 def test_the_drawn_staircase_passes_through_every_batch():
@@ -651,8 +637,7 @@ def test_the_drawn_staircase_passes_through_every_batch():
 
 def test_a_line_that_is_cut_into_single_steps_stays_straight():
     """Breaks if borders of other students' plans show in the online diagonal."""
-    together = {"kind": "lockstep", "students": {"a": 0}}
-    segments = [together | {"start": t, "stop": t + 1} for t in range(6)]
+    segments = [lockstep(t, t + 1, {"a": 0}) for t in range(6)]
     pieces = course.knowledge(segments, "a", settings_of(plan="online"))
     batches, updates = timeline._steps(pieces)
     fine = np.linspace(1, 6, 51)

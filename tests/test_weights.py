@@ -162,6 +162,14 @@ def test_another_number_of_classes_says_so():
     assert "has 10 classes" in _error(tensors, _deit())
 
 
+def test_another_number_of_classes_says_so_of_branches_too():
+    theirs, ours = (
+        deit.DeiT(n, dim=6, depth=2, patch_size=4, branches=True) for n in (10, 5)
+    )
+    tensors = to_torch(_random(theirs), theirs)
+    assert "has 10 classes" in _error(tensors, ours)
+
+
 def test_another_image_size_says_so():
     tensors = to_torch(_random(_deit()), _deit())
     assert "image_shape" in _error(tensors, _deit(), shape=(16, 16, 3))

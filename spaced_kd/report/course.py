@@ -3,6 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from spaced_kd.config import SELF_TAUGHT
+from spaced_kd.schedule import HARD, METHOD
+
 SHOWN_PERIODS = 4
 """Intervals, or epochs, that the enlarged timeline shows."""
 
@@ -25,23 +28,28 @@ class Block(NamedTuple):
 
 
 class Lanes(NamedTuple):
-    """What a student and its teacher do, as if they were alone."""
+    """What a student and its teacher do, as if they were alone.
 
-    teacher: list[Block]
+    lead: the teacher's steps; of a network without a teacher apart, those on the labels
+      alone. student: the student's steps, or those on the whole loss.
+    """
+
+    lead: list[Block]
     student: list[Block]
 
     @property
     def end(self) -> int:
         """Training steps that both take together; steps in parallel count once."""
-        blocks = [*self.teacher, *self.student]
+        blocks = [*self.lead, *self.student]
         return max((block.at + block.steps for block in blocks), default=0)
 
 
 class Knowledge(NamedTuple):
     """Batches start..stop-1 were learned from a teacher of so many updates.
 
-    first, last: the teacher's updates at the first and the last of these batches.
-    frozen: it did not move meanwhile.
+    first, last: the teacher's updates at the first and the last of these batches; where
+      a network is its own teacher, the batches of the stream that it had met.
+    frozen: that number stood still meanwhile.
     """
 
     start: int
@@ -51,6 +59,16 @@ class Knowledge(NamedTuple):
     frozen: bool
 
 
+def learns_alone(plan: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Return whether a student has no teacher apart.
+
+    Args:
+      plan: `plan.json`.
+      settings: the student's part of the config.
+    """
+    return "teacher" not in plan["networks"] or settings["method"] in SELF_TAUGHT
+
+
 def lanes(segments: Iterable[Mapping[str, Any]], student: str) -> Lanes:
     """Return when the student and the teacher train, other students left out."""
     result = Lanes([], [])
@@ -58,8 +76,9 @@ def lanes(segments: Iterable[Mapping[str, Any]], student: str) -> Lanes:
     for segment in segments:
         start, stop = segment["start"], segment["stop"]
         if segment["kind"] == "lockstep":
-            _extend(result.teacher, Block(now, start, stop))
             lag = segment["students"].get(student)
+            if segment["teacher"]:
+                _extend(result.lead, Block(now, start, stop))
             if lag is not None and stop > lag:
                 # A student that lags has nothing to learn before the lag is over.
                 first = max(start, lag)
@@ -72,6 +91,40 @@ def lanes(segments: Iterable[Mapping[str, Any]], student: str) -> Lanes:
             continue
         now += stop - start
     return result
+
+
+def own_lanes(
+    segments: Iterable[Mapping[str, Any]], student: str, settings: Mapping[str, Any]
+) -> Lanes:
+    """Return when a student without a teacher apart learns from what.
+
+    Two updates that it makes of a batch at once stand in parallel.
+
+    Args:
+      segments: of `plan.json`.
+      student: its name.
+      settings: its part of the config.
+    """
+    result = Lanes([], [])
+    now = 0
+    for segment in segments:
+        kinds = _updates(segment, student)
+        if not kinds:
+            continue
+        lag = segment["students"][student] if segment["kind"] == "lockstep" else 0
+        block = Block(now, segment["start"] - lag, segment["stop"] - lag)
+        for kind in kinds:
+            labels = kind == HARD or settings["method"] == "hard"
+            _extend(result.lead if labels else result.student, block)
+        now += block.steps
+    return result
+
+
+def _updates(segment: Mapping[str, Any], student: str) -> list[str]:
+    """Return the kinds of update that a student makes of every batch of a segment."""
+    if segment["kind"] == "lockstep":
+        return segment["student_updates"].get(student, [])
+    return [METHOD] if segment["student"] == student else []
 
 
 def _extend(blocks: list[Block], new: Block) -> None:
@@ -88,32 +141,34 @@ def knowledge(
 ) -> list[Knowledge]:
     """Return how far the teacher was for every batch the student learned from it.
 
+    A network that is its own teacher has met a batch itself when it learns it, so that
+    in lockstep it has met t batches at batch t, counted from 1.
+
     Args:
       segments: of `plan.json`.
       student: its name.
       settings: its part of the config.
     """
-    if settings["plan"] == "none":
+    if settings["method"] == "hard":
         return []
-    learns_online = settings["outside"] != "hard_only"
-    if settings["plan"] != "critical_period":
-        learns_online = True
-    after = int(settings["online_teacher"] == "after")
+    itself = settings["method"] in SELF_TAUGHT
+    after = int(itself or settings["online_teacher"] == "after")
     found = []
     for segment in segments:
         start, stop = segment["start"], segment["stop"]
+        if METHOD not in _updates(segment, student):
+            continue
         if segment["kind"] == "replay":
-            if segment["student"] == student:
-                teacher_step = segment["teacher_step"]
-                found.append(Knowledge(start, stop, teacher_step, teacher_step, True))
-        elif student in segment["students"] and learns_online:
-            lag = segment["students"][student]
-            first = max(start, lag)
-            if first < stop:
-                # A lag alone says how far the teacher is ahead.
-                extra = 0 if lag else after
-                updates = first + extra, stop - 1 + extra
-                found.append(Knowledge(first - lag, stop - lag, *updates, False))
+            teacher_step = segment["teacher_step"]
+            found.append(Knowledge(start, stop, teacher_step, teacher_step, True))
+            continue
+        lag = segment["students"][student]
+        first = max(start, lag)
+        if first < stop:
+            # A lag alone says how far the teacher is ahead.
+            extra = 0 if lag else after
+            updates = first + extra, stop - 1 + extra
+            found.append(Knowledge(first - lag, stop - lag, *updates, False))
     return found
 
 
@@ -123,5 +178,5 @@ def window(plan: Mapping[str, Any]) -> int:
     intervals = sorted(steps for steps in every if steps)
     if not intervals:
         return SHOWN_PERIODS * plan["steps_per_epoch"]
-    # Each interval takes its steps twice, by the teacher and by the student.
+    # Each interval takes its steps twice: ahead, and in the replay.
     return 2 * SHOWN_PERIODS * intervals[len(intervals) // 2]

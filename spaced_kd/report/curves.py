@@ -1,5 +1,6 @@
 """Curves over training: mean over seeds, and a band of one standard deviation."""
 
+import bisect
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -57,15 +58,21 @@ def tracks(rows: Iterable[Row], measure: Measure) -> list[Track]:
     return [sorted(by_seed[seed].values()) for seed in sorted(by_seed)]
 
 
-def thin(track: Track, width: int) -> Track:
-    """Average over bins of `width` steps; a point stands for those since the last."""
+def thin(track: Track, width: int, ends: Sequence[int]) -> Track:
+    """Average over bins of `width` steps.
+
+    Args:
+      track: one seed's; each point stands for the steps since the network's row before.
+      width: of a bin, steps.
+      ends: steps at which the network's training rows end, rising, also of rows that
+        lack the value (self KD's steps on the labels alone).
+    """
     bins: dict[int, list[tuple[int, float, float]]] = {}
-    before = 0
     for step, epoch, value in track:
-        steps = step - before
+        place = bisect.bisect_left(ends, step)
+        steps = step - (ends[place - 1] if place else 0)
         centre = epoch * (1 - steps / 2 / step)
         bins.setdefault((step - 1) // width, []).append((steps, centre, value))
-        before = step
     return [
         Point(number, *(_weighted(entries, place) for place in (1, 2)))
         for number, entries in sorted(bins.items())
@@ -116,7 +123,8 @@ def evaluation_figure(
     looks: dict[str, Look],
     metric: Callable[[str], Measure],
     ylabel: str,
-    first_epoch: float = 0.0,
+    *,
+    from_half: bool = False,
 ) -> Figure | None:
     """Draw a value of the evaluations over each network's own epochs.
 
@@ -125,20 +133,17 @@ def evaluation_figure(
       looks: networks to draw, and how.
       metric: network -> how to take the value out of its rows.
       ylabel: name and unit of the value.
-      first_epoch: earlier evaluations are left out.
+      from_half: leave the first half of each network's epochs out.
 
     Returns:
       The figure; None if no network has two such evaluations.
     """
     curves = {}
     for name in looks:
-        own = [
-            row
-            for row in rows
-            if row["network"] == name
-            and row["phase"] == "eval"
-            and row["epoch"] >= first_epoch
-        ]
+        own = [r for r in rows if r["network"] == name and r["phase"] == "eval"]
+        if from_half:
+            half = max((row["epoch"] for row in own), default=0.0) / 2
+            own = [row for row in own if row["epoch"] >= half]
         seeds = tracks(own, metric(name))
         if max(map(len, seeds), default=0) > 1:
             curves[name] = aggregate(seeds)
@@ -168,8 +173,9 @@ def training_figure(
     }
     last = max((t[-1].step for found in seeds.values() for t in found), default=0)
     width = max(1, math.ceil(last / MAX_BINS))
+    ends = {name: _ends(rows, name) for name in looks}
     curves = {
-        name: aggregate([thin(track, width) for track in found])
+        name: aggregate([thin(track, width, ends[name]) for track in found])
         for name, found in seeds.items()
         if found
     }
@@ -181,6 +187,11 @@ def training_figure(
     if values and min(values) > 0 and max(values) > 30 * min(values):
         style.logarithmic(figure.axes[0], max(values) / min(values))
     return figure
+
+
+def _ends(rows: Iterable[Row], network: str) -> list[int]:
+    own = (r for r in rows if r["network"] == network and r["phase"] != "eval")
+    return sorted({row["step"] for row in own})
 
 
 def _lower_edge(curve: Curve) -> list[float]:

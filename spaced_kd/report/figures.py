@@ -5,9 +5,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from spaced_kd.report import course, curves, style, timeline
+from spaced_kd.exits import ExitResult
+from spaced_kd.report import course, curves, exit_figures, style, timeline
 from spaced_kd.report.style import Look
-from spaced_kd.results import network_order
+from spaced_kd.results import NetworkResult, network_order
 from spaced_kd.writers import Row
 
 Drawn = tuple[str, str, Figure | None]
@@ -15,7 +16,10 @@ Drawn = tuple[str, str, Figure | None]
 
 
 def every_figure(
-    config: Mapping[str, Any], plan: Mapping[str, Any], rows: Sequence[Row]
+    config: Mapping[str, Any],
+    plan: Mapping[str, Any],
+    rows: Sequence[Row],
+    networks: Mapping[str, NetworkResult],
 ) -> dict[str, Sequence[Drawn]]:
     """Draw all figures of a report.
 
@@ -23,6 +27,7 @@ def every_figure(
       config: "config" of `config.json`.
       plan: `plan.json`.
       rows: of `metrics.jsonl`.
+      networks: their results.
 
     Returns:
       Section -> figures; None where there is nothing to draw yet.
@@ -30,8 +35,10 @@ def every_figure(
     names = [name for name in network_order(config, plan) if name != "teacher"]
     students = {name: config["students"][name] for name in names}
     looks = style.line_looks(students)
+    exits = exit_figures.trained_exits(students, networks)
     return {
         "accuracy": _accuracy_figures(rows, looks),
+        "exits": _exit_figures(rows, exits, looks),
         "training": _training_figures(rows, looks),
         "timeline": _timeline_figures(plan, students, looks),
         "gap": _gap_figures(rows, {name: looks[name] for name in students}),
@@ -41,21 +48,39 @@ def every_figure(
 def _accuracy_figures(rows: Sequence[Row], looks: dict[str, Look]) -> Sequence[Drawn]:
     epochs = [row["epoch"] for row in rows if row["phase"] == "eval"]
     acc1, loss = curves.evaluated("acc1"), curves.evaluated("loss")
-    label, half = "top-1 accuracy, %", max(epochs, default=0) / 2
+    label = "top-1 accuracy, %"
     drawn: list[Drawn] = [
         ("test_accuracy", "Top-1 accuracy on the test set",
          curves.evaluation_figure(rows, looks, acc1, label)),
     ]  # fmt: skip
     if len(set(epochs)) >= 8:
         drawn.append(
-            ("test_accuracy_end", "The same, second half of the training",
-             curves.evaluation_figure(rows, looks, acc1, label, first_epoch=half))
+            ("test_accuracy_end", "The same, second half of each network's training",
+             curves.evaluation_figure(rows, looks, acc1, label, from_half=True))
         )  # fmt: skip
     drawn.append(
         ("test_loss", "Cross-entropy on the test set",
          curves.evaluation_figure(rows, looks, loss, "cross-entropy, nats"))
     )  # fmt: skip
     return drawn
+
+
+def _exit_figures(
+    rows: Sequence[Row],
+    exits: Mapping[str, Mapping[str, ExitResult]],
+    looks: dict[str, Look],
+) -> Sequence[Drawn]:
+    along = exit_figures.course_figure
+    return [
+        ("exits_last", "Top-1 accuracy of every exit at the last evaluation",
+         exit_figures.last_figure(exits, looks)),
+        ("exits_accuracy", "Top-1 accuracy of every exit over training",
+         along(rows, exits, "acc1", "top-1 accuracy, %")),
+        ("exits_kl", "From the branches to the deepest exit: KL(deepest || exit)",
+         along(rows, exits, "deepest_kl", "nats")),
+        ("exits_agreement", "Test images with the deepest exit's top-1 answer",
+         along(rows, exits, "deepest_agreement", "%")),
+    ]  # fmt: skip
 
 
 def _training_figures(rows: Sequence[Row], looks: dict[str, Look]) -> Sequence[Drawn]:
@@ -65,10 +90,12 @@ def _training_figures(rows: Sequence[Row], looks: dict[str, Look]) -> Sequence[D
     students = {name: look for name, look in looks.items() if name != "teacher"}
     shown = (
         ("train_hard_loss", "Cross-entropy with the labels", looks, hard),
+        ("train_branch_loss", "Cross-entropy of the branches with the labels",
+         students, lambda _: "branch_hard_loss"),
         ("train_soft_loss", "Soft loss", students, lambda _: "soft_loss"),
         ("train_feature_loss", "Feature loss", students, lambda _: "feature_loss"),
         ("train_loss", "What each network minimises", looks, lambda _: "loss"),
-    )
+    )  # fmt: skip
     return [
         (stem, title, curves.training_figure(rows, networks, metric, "training loss"))
         for stem, title, networks, metric in shown
@@ -78,16 +105,19 @@ def _training_figures(rows: Sequence[Row], looks: dict[str, Look]) -> Sequence[D
 def _timeline_figures(
     plan: Mapping[str, Any], students: Mapping[str, Any], looks: dict[str, Look]
 ) -> Sequence[Drawn]:
-    names, start = list(students), course.window(plan)
+    start = course.window(plan)
+    alone = [course.learns_alone(plan, its) for its in students.values()]
+    who = ["the teacher"] * (not all(alone)) + ["the network"] * any(alone)
+    how_far = f"How far {' or '.join(who)} was"
     lanes, known = timeline.timeline_figure, timeline.knowledge_figure
     drawn: list[Drawn] = [
         ("timeline_start", "Who trained when: the beginning; numbers are batches",
-         lanes(plan, names, looks, start)),
+         lanes(plan, students, looks, start)),
         ("timeline_whole", "Who trained when: the whole run",
-         lanes(plan, names, looks)),
-        ("knowledge_start", "How far the teacher was: the beginning",
+         lanes(plan, students, looks)),
+        ("knowledge_start", f"{how_far}: the beginning",
          known(plan, students, looks, start // 2)),
-        ("knowledge", "How far the teacher was: the whole run",
+        ("knowledge", f"{how_far}: the whole run",
          known(plan, students, looks)),
     ]  # fmt: skip
     # A short run is all beginning.

@@ -13,6 +13,7 @@ from spaced_kd.progress import duration
 from spaced_kd.report import style
 from spaced_kd.report.configuration import environment, settings
 from spaced_kd.report.figures import every_figure
+from spaced_kd.report.teaching import sentence, teaching
 from spaced_kd.results import NetworkResult, Results
 from spaced_kd.writers import Row, read_json, write_whole
 
@@ -121,7 +122,9 @@ def _draw(run: Workdir, folder: Path) -> dict[str, list[Picture]]:
                 for stem, title, figure in made
                 if figure is not None
             ]
-            for section, made in every_figure(run.config, run.plan, run.rows).items()
+            for section, made in every_figure(
+                run.config, run.plan, run.rows, run.results.networks
+            ).items()
         }
 
 
@@ -134,9 +137,11 @@ def _context(run: Workdir, pictures: Mapping[str, list[Picture]]) -> dict[str, A
     return {
         "config": run.config,
         "complete": run.results.complete,
-        "sentence": _sentence(run),
+        "sentence": sentence(run.config, run.plan),
         "timing": _timing(run.results),
         "table": run.results.cells(),
+        "exits": run.results.exit_cells(),
+        "teaching": teaching(run.config, run.plan),
         "pictures": pictures,
         "ledger": _ledger(run.results.networks, run.plan["steps_per_epoch"]),
         "changed": [setting for setting in every if setting.differs],
@@ -146,17 +151,6 @@ def _context(run: Workdir, pictures: Mapping[str, list[Picture]]) -> dict[str, A
         "starts": len(run.env.get("starts") or ()),
         "files": run.files,
     }
-
-
-def _sentence(run: Workdir) -> str:
-    config, plan = run.config, run.plan
-    students, seeds = len(config["students"]), config["num_seeds"]
-    return (
-        f"One {config['teacher']['model']} teacher and {students} "
-        f"student{'s' * (students != 1)} on {config['data']['name']}, "
-        f"{config['num_epochs']} epochs of {plan['steps_per_epoch']:,} steps with "
-        f"{plan['batch_size']:,} images each, {seeds} seed{'s' * (seeds != 1)}."
-    )
 
 
 def _timing(results: Results) -> str:

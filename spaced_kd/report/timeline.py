@@ -1,17 +1,25 @@
 """Pictures of the plan: who trained when, and on whose knowledge."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from spaced_kd.report import style
-from spaced_kd.report.course import Block, Knowledge, knowledge, lanes
+from spaced_kd.report.course import (
+    Block,
+    Knowledge,
+    Lanes,
+    knowledge,
+    lanes,
+    learns_alone,
+    own_lanes,
+)
 from spaced_kd.report.style import Look
 
-LANE_INCHES = style.WIDTH - 0.65
+LANE_INCHES = style.WIDTH - 0.85
 LETTER_INCHES = 0.062
 """Width of a lane and of a letter in it: which blocks have room for a label."""
 
@@ -23,20 +31,20 @@ _CENTRED: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7.0}
 
 def timeline_figure(
     plan: Mapping[str, Any],
-    students: Sequence[str],
+    students: Mapping[str, Mapping[str, Any]],
     looks: dict[str, Look],
     last: int | None = None,
 ) -> Figure:
-    """Draw a teacher and a student lane for each student.
+    """Draw two lanes for each student: see `course.Lanes`.
 
     Args:
       plan: `plan.json`.
-      students: their names, top to bottom.
+      students: name -> its part of the config, top to bottom.
       looks: their colours.
       last: training steps to show; all by default. Blocks are labelled only where some
         are given.
     """
-    found = {name: lanes(plan["segments"], name) for name in students}
+    found = {name: _lanes(plan, name, its) for name, its in students.items()}
     end = max(lane.end for lane in found.values())
     shown = end if last is None else min(last, end)
     figure = Figure(figsize=(style.WIDTH, 0.7 * len(students) + 0.5))
@@ -45,12 +53,19 @@ def timeline_figure(
         colours = style.TEACHER_COLOUR, looks[name]["color"]
         for level, blocks, colour in zip((1, 0), lane, colours, strict=True):
             _draw_lane(axes, blocks, level, colour, shown, labelled=last is not None)
-        _frame(axes, _title(name, plan["networks"][name]))
+        _frame(axes, learns_alone(plan, students[name]))
+        axes.set_title(_title(name, plan["networks"][name]))
     rows[-1].tick_params(axis="x", length=3)
     rows[-1].set_xlim(0, shown)
     rows[-1].set_xlabel("training steps in order, as if this student trained alone")
     style.thousands(rows[-1].xaxis)
     return figure
+
+
+def _lanes(plan: Mapping[str, Any], name: str, settings: Mapping[str, Any]) -> Lanes:
+    if learns_alone(plan, settings):
+        return own_lanes(plan["segments"], name, settings)
+    return lanes(plan["segments"], name)
 
 
 def _title(name: str, ledger: Mapping[str, Any]) -> str:
@@ -62,9 +77,9 @@ def _title(name: str, ledger: Mapping[str, Any]) -> str:
     return title
 
 
-def _frame(axes: Axes, title: str) -> None:
-    axes.set_title(title)
-    axes.set_yticks([1, 0], ["teacher", "student"])
+def _frame(axes: Axes, alone: bool) -> None:
+    names = ("labels", "whole loss") if alone else ("teacher", "student")
+    axes.set_yticks([1, 0], names)
     axes.set_ylim(-0.5, 1.5)
     axes.grid(axis="y", visible=False)
     axes.spines[["left", "bottom"]].set_visible(False)
@@ -97,6 +112,8 @@ def knowledge_figure(
 ) -> Figure | None:
     """Draw how many updates the teacher had behind it when each batch was learned.
 
+    Of a network that is its own teacher: how many batches it had met.
+
     Args:
       plan: `plan.json`.
       students: name -> its part of the config.
@@ -104,7 +121,7 @@ def knowledge_figure(
       last: batches to show; all by default.
 
     Returns:
-      The figure; None if no student learns from the teacher.
+      The figure; None if no student learns from a teacher.
     """
     every = {n: knowledge(plan["segments"], n, s) for n, s in students.items()}
     found = {name: pieces for name, pieces in every.items() if pieces}
@@ -121,16 +138,24 @@ def knowledge_figure(
         batches, updates = _steps(pieces)
         axes.plot(batches, updates, **look)
         if min(piece.first for piece in pieces) >= top:
-            outside.append(f"{name}: from {pieces[0].first:,} updates")
+            outside.append(f"{name}: from {pieces[0].first:,}")
     axes.text(0.02, 0.97, "\n".join(outside), va="top", transform=axes.transAxes)
     axes.set_xlabel("batch t of the stream")
-    axes.set_ylabel("teacher's updates when t was learned")
+    axes.set_ylabel(_what_is_known([learns_alone(plan, students[n]) for n in found]))
     axes.set_xlim(0, shown)
     axes.set_ylim(0, top)
     style.thousands(axes.xaxis)
     style.thousands(axes.yaxis)
     style.legend(figure, looks, list(found))
     return figure
+
+
+def _what_is_known(alone: list[bool]) -> str:
+    if all(alone):
+        return "batches met when t was learned"
+    if any(alone):
+        return "teacher's updates, or batches met, at t"
+    return "teacher's updates when t was learned"
 
 
 def _steps(pieces: list[Knowledge]) -> tuple[list[float], list[float]]:
