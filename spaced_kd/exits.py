@@ -112,8 +112,8 @@ def table(networks: Mapping[str, Any], last: int) -> Table | None:
         "same answer as deepest\nlast, %",
     )
     notes = (
-        "Exits are numbered from the shallowest; the deepest is the teacher of the "
-        "others. ensemble: the mean of all exits' logits.",
+        "Exits are numbered from the shallowest; in self KD the deepest is the teacher "
+        "of the others. ensemble: the mean of all exits' logits.",
     )
     return Table(titles, tuple(rows), notes)
 

@@ -144,7 +144,11 @@ def build(config: Config, dataset: Dataset) -> Experiment:
     stream = streams[0].teacher
     clock = Clock(stream.steps_per_epoch, config.num_epochs)
     has_teacher = config.teacher.model != NO_TEACHER
-    plan = schedule.make_plan(config.students, clock, teacher=has_teacher)
+    streamed = _is_streamed(data, dataset)
+    # Reading images again costs more than compiling more programs.
+    plan = schedule.make_plan(
+        config.students, clock, teacher=has_teacher, together=streamed
+    )
     evaluate_every_steps = config.eval_every_epochs * clock.steps_per_epoch
     experiment = Experiment(
         config=config,
@@ -161,7 +165,7 @@ def build(config: Config, dataset: Dataset) -> Experiment:
             padded=stream.has_padding,
             cropped_on_host=not isinstance(dataset.train, Split),
         ),
-        streamed=_is_streamed(data, dataset),
+        streamed=streamed,
     )
     _check_inits(config)
     _check_clocks(config)

@@ -195,7 +195,8 @@ class Results:
                 "† updates differ from those subtracted by more than 1 %: not a "
                 "comparison at equal training."
             )
-        least, *_, most = sorted(len(net.seeds) for net in self.networks.values())
+        counts = [len(net.seeds) for net in self.networks.values()]
+        least, most = min(counts), max(counts)
         n = f"n={most}" if least == most else f"n={least} to {most}"
         spread = ", mean ± standard deviation over seeds" if most > 1 else ""
         yield f"acc1: top-1 accuracy on the test set{spread} ({n})."

@@ -265,17 +265,25 @@ def _lead_itself(
 
 
 def make_plan(
-    students: Mapping[str, StudentConfig], clock: Clock, *, teacher: bool = True
+    students: Mapping[str, StudentConfig],
+    clock: Clock,
+    *,
+    teacher: bool = True,
+    together: bool = False,
 ) -> tuple[Segment, ...]:
     """Return the uncut plan of a run: Lockstep and Replay segments in execution order.
 
-    At a step at which several students replay, they do so one after another; the order
-    does not matter, since no network reads a student.
+    Students that do not depend on one another in a stretch of the stream, because they
+    replay or because there is no teacher, learn it one after another; the order does
+    not matter, since no network reads a student.
 
     Args:
       students: by name.
       clock: the run's; a student's own `num_epochs` may end before or after it.
       teacher: whether the run has one.
+      together: keep students without a teacher in one segment all the same, so that
+        each batch is fetched once. Then a program is compiled for every set of them
+        that is at work at one time, not one for each.
 
     Raises:
       ConfigError: an interval, window or number of epochs that cannot work.
@@ -296,8 +304,8 @@ def make_plan(
             if span.start <= start and stop <= span.stop
         )
         leads = teacher and stop <= clock.total_steps
-        if members or leads:
-            segments.append(Lockstep(start, stop, members, leads))
+        groups = [members] if leads or together else [(m,) for m in members]
+        segments.extend(Lockstep(start, stop, g, leads) for g in groups if g or leads)
         segments.extend(
             Replay(name, span.start, span.stop, stop)
             for name, course in courses.items()

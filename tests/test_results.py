@@ -230,6 +230,17 @@ def test_differences_to_several_students_are_columns_of_their_own():
     )
 
 
+def test_a_run_of_a_single_network_has_a_table():
+    """Breaks if a teacher, or a second student, is counted on."""
+    config, plan, rows, _ = random_run(students=("online",))
+    del plan["networks"]["teacher"]
+    plan["order"] = ["online"]
+    found = results.compute(config, plan, rows)
+    assert found.teacher is None and found.to_dict()["teacher"] is None
+    assert found.table().splitlines()[3].startswith("online")
+    assert "(n=3)" in found.table()
+
+
 def history(values, **exits):
     """One network's evaluation rows of one seed: base accuracy and that of exits."""
     prefix = "eval/student/s/"

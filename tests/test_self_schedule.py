@@ -153,6 +153,24 @@ def test_a_replay_does_not_wait_for_steps_that_nobody_takes():
     assert [(s.start, s.stop) for s in plan] == [(0, 2), (0, 3), (3, 5), (3, 6)]
 
 
+def test_networks_that_share_nothing_have_segments_of_their_own():
+    """A program for each, instead of one for every set that is at work at one time."""
+    students = {
+        "a": _student(plan="online"),
+        "b": _student(space_interval_epochs=1.0),
+        "c": _student(plan="online", num_epochs=3),
+    }
+    clock = Clock(4, 2)
+    apart = schedule.make_plan(students, clock, teacher=False)
+    kinds = {s._replace(start=0, stop=0) for s in apart if isinstance(s, Lockstep)}
+    assert [len(s.members) for s in kinds] == [1, 1, 1]
+    together = schedule.make_plan(students, clock, teacher=False, together=True)
+    sizes = [len(s.members) for s in together if isinstance(s, Lockstep)]
+    assert sizes == [3, 3, 1]
+    for name in students:
+        assert _steps(apart, name) == _steps(together, name)
+
+
 def test_beside_a_teacher_which_ends_earlier():
     """A run may compare both kinds; the teacher stops after its own epochs."""
     students = {"kd": StudentConfig(), "own": _student(plan="online", num_epochs=3)}
