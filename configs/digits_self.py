@@ -8,8 +8,8 @@ convolution alone recognises so little that an ensemble with it says less about 
 network. The learning rate is 0.03, because at the 0.01 of configs/digits.py the
 branches are far from trained when the deepest exit is; it was chosen on other seeds,
 and on baseline and self_kd alone.
-Hardware: 2 CPU cores, under 2 minutes. docs/recipes.md names the arms, README.md has the
-table.
+Hardware: 2 CPU cores, under 2 minutes. docs/recipes.md explains the arms, README.md has
+the table.
 Variants: `:smoke` (2 seeds, 8 epochs, a minute).
 """
 
