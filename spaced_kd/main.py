@@ -11,7 +11,7 @@ from absl import flags as absl_flags
 from spaced_kd import flags
 from spaced_kd.errors import ConfigError, Interrupted, SpacedKDError
 
-USAGE = """Train one teacher and its students, or continue a run.
+USAGE = """Train a teacher and its students, or self-taught networks, or continue.
 
   python -m spaced_kd.main --config=configs/digits.py --workdir=runs/digits
 

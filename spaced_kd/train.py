@@ -55,7 +55,7 @@ def run(
     may_exit: bool = False,
     peers: Peers | None = None,
 ) -> Results:
-    """Train one teacher and its students in a workdir, or continue what is there.
+    """Train a run's networks in a workdir, or continue what is there.
 
     The same call again resumes; on CPU, with the same machine and device count, the end
     is bitwise that of an uninterrupted run. A finished run is only reported.
