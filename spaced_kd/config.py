@@ -539,8 +539,8 @@ COMPAT: dict[str, dict[str, str]] = {
 METHOD_CHOICES: dict[str, dict[str, dict[str, str]]] = {
     # A network that learns from labels alone has no teacher to start like.
     "hard": {compat: {"init": "different"} for compat in COMPAT},
-    # Self KD: the released loss is correct there, so it is the recommended one
-    # (method B.2 in docs/deviations.md); no teacher to share initial weights with.
+    # Self KD: the released loss is correct there, so it is the recommended one; no
+    # teacher to share initial weights with.
     "self_kd": {
         compat: {
             "soft_loss": "kl" if compat == "paper" else "soft_cross_entropy",

@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from spaced_kd import schedule, stream_memory
+from spaced_kd import registry, schedule, stream_memory
 from spaced_kd.config import (
     AUTO,
     NO_TEACHER,
+    WITHOUT_TEACHER,
     Config,
     DataConfig,
     StudentConfig,
@@ -20,8 +21,8 @@ from spaced_kd.data.augment_spec import AugmentSpec, spec_of
 from spaced_kd.data.stream import Stream
 from spaced_kd.errors import ConfigError
 from spaced_kd.keys import SeedKeys, seed_keys
-from spaced_kd.methods import make_method
-from spaced_kd.models import make_model
+from spaced_kd.methods import METHODS, make_method
+from spaced_kd.models import MODELS, make_model
 from spaced_kd.models.base import Model
 from spaced_kd.optim import learning_rate_schedule, make_optimizer
 from spaced_kd.parallel import BatchAxis, SeedGroup, choose_devices, seed_groups
@@ -143,6 +144,7 @@ def build(config: Config, dataset: Dataset) -> Experiment:
     streams = tuple(_streams(config, dataset, k) for k in range(config.num_seeds))
     stream = streams[0].teacher
     clock = Clock(stream.steps_per_epoch, config.num_epochs)
+    _check_teacher(config)
     has_teacher = config.teacher.model != NO_TEACHER
     streamed = _is_streamed(data, dataset)
     # Reading images again costs more than compiling more programs.
@@ -261,6 +263,19 @@ def _groups(config: Config) -> tuple[SeedGroup, ...]:
     return seed_groups(layout, config.num_seeds, devices)
 
 
+def _check_teacher(config: Config) -> None:
+    if config.teacher.model != NO_TEACHER:
+        return
+    for name, student in config.students.items():
+        registry.lookup(METHODS, student.method, f"config.students.{name}.method")
+        if student.method not in WITHOUT_TEACHER:
+            raise ConfigError(
+                f"config.students.{name}.method='{student.method}' needs a teacher, "
+                "but config.teacher.model='none'; name a model there, or set "
+                "method='self_kd' or plan='none'."
+            )
+
+
 def _check_inits(config: Config) -> None:
     for name, student in config.students.items():
         if student.init == "same" and config.teacher.model == NO_TEACHER:
@@ -335,12 +350,6 @@ def _check_networks(experiment: Experiment) -> None:
         field = f"config.students.{name}"
         if not student.method.needs_teacher:
             _refuse_soft_head(outputs, f"{field}.model")
-        elif networks.teacher is None:
-            raise ConfigError(
-                f"{field}.method={config.students[name].method!r} needs a teacher, but "
-                "config.teacher.model='none'; name a model there, or set "
-                "method='self_kd' or plan='none'."
-            )
         _refuse_branches_amiss(config.students[name], student, outputs, field)
 
 
@@ -352,6 +361,12 @@ def _refuse_soft_head(outputs: ModelOutput, field: str) -> None:
         )
 
 
+def _with_branches(model: str) -> str:
+    known = [name for name in MODELS if name.endswith("_branches")]
+    own = f"{model}_branches"
+    return own if own in known else "' or '".join(known)
+
+
 def _refuse_branches_amiss(
     config: StudentConfig, student: Student, outputs: ModelOutput, field: str
 ) -> None:
@@ -359,8 +374,7 @@ def _refuse_branches_amiss(
     if trains and outputs.branch_logits is None:
         raise ConfigError(
             f"{field}.method='{config.method}' needs a network with several exits, but "
-            f"model='{config.model}' has one; take its name with '_branches', e.g. "
-            "'resnet18_branches'."
+            f"model='{config.model}' has one; take '{_with_branches(config.model)}'."
         )
     if config.quote == ENSEMBLE and not trains:
         raise ConfigError(

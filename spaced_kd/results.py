@@ -120,11 +120,13 @@ class Results:
             "acc1 last\n%",
             f"acc1 mean of\nlast {LAST}, %",
             "acc1 best on test,\noptimistic, %",
-            *(f"acc1 last minus\n{name}, points" for name in self.references),
+            *self._difference_titles(),
         )
         left_out = set()
         if not any(net.exits for net in self.networks.values()):
             left_out.add("quoted\nexit")
+        if len(self.references) > 1:
+            left_out.update(self._difference_titles())
         shown = [place for place, title in enumerate(titles) if title not in left_out]
 
         def pick(line: tuple[str, ...]) -> tuple[str, ...]:
@@ -132,6 +134,19 @@ class Results:
 
         rows = (pick(self._row(name, net)) for name, net in self.networks.items())
         return Table(pick(titles), tuple(rows), tuple(self._notes()))
+
+    def difference_cells(self) -> Table | None:
+        """Return the differences to several students, which `cells` has no room for."""
+        if len(self.references) < 2:
+            return None
+        rows = tuple(
+            (name, f"{net.updates:,}", *self._differences(net))
+            for name, net in self.students.items()
+        )
+        return Table(("network", "updates", *self._difference_titles()), rows)
+
+    def _difference_titles(self) -> list[str]:
+        return [f"acc1 last minus\n{name}, points" for name in self.references]
 
     def exit_cells(self) -> Table | None:
         """Return the table of single exits; None where no network has several."""
@@ -149,7 +164,8 @@ class Results:
         return "".join(table.html() for table in self._tables())
 
     def _tables(self) -> list[Table]:
-        return [table for table in (self.cells(), self.exit_cells()) if table]
+        tables = (self.cells(), self.difference_cells(), self.exit_cells())
+        return [table for table in tables if table]
 
     def __str__(self) -> str:
         """Return `table()`."""
@@ -169,8 +185,11 @@ class Results:
             str(net.acc1_last),
             str(net.acc1_mean_last5),
             str(net.acc1_best),
-            *(self._difference(net, reference) for reference in self.references),
+            *self._differences(net),
         )
+
+    def _differences(self, net: NetworkResult) -> list[str]:
+        return [self._difference(net, reference) for reference in self.references]
 
     def _difference(self, net: NetworkResult, reference: str) -> str:
         if reference not in net.acc1_last_minus:
@@ -208,7 +227,7 @@ class Results:
         if most > 1 and self.references:
             interval = "; in brackets: 95 % t interval of their mean" * (most > 2)
             yield (
-                f"Differences to {' and '.join(self.references)} are taken within a "
+                f"Differences to {', '.join(self.references)} are taken within a "
                 f"seed (same {'teacher, same ' * bool(self.teacher)}batches){interval}."
             )
 

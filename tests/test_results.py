@@ -219,12 +219,15 @@ def test_differences_to_several_students_are_columns_of_their_own():
         oracle = acc1[3, :, -1] - acc1[place, :, -1]
         assert spaced[name].per_seed == pytest.approx(oracle.tolist(), rel=1e-12)
     assert list(found.students["online"].acc1_last_minus) == ["control"]
-    titles, *rows = found.cells().titles, *found.cells().rows
+    assert "minus" not in found.cells().text().split("\n\n")[0]
+    table = found.difference_cells()
+    assert table is not None
+    titles, *rows = table.titles, *table.rows
     assert [title.split("\n")[1] for title in titles[-2:]] == [
         "online, points",
         "control, points",
     ]
-    assert [row[-2:] for row in rows][3] == (
+    assert [row[-2:] for row in rows][2] == (
         str(spaced["online"]),
         str(spaced["control"]),
     )

@@ -146,6 +146,7 @@ def _context(run: Workdir, pictures: Mapping[str, list[Picture]]) -> dict[str, A
         "sentence": sentence(run.config, run.plan),
         "timing": _timing(run.results),
         "table": run.results.cells(),
+        "differences": run.results.difference_cells(),
         "exits": run.results.exit_cells(),
         "teaching": teaching(run.config, run.plan),
         "pictures": pictures,

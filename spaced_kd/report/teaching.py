@@ -68,7 +68,7 @@ def sentence(config: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
         other = ", ".join(
             f"{name} {factor * config['num_epochs']:g}" for name, factor in own.items()
         )
-        text += f" Numbers of epochs of their own: {other}."
+        text += f" Epochs of the stream: {other}."
     return text
 
 
