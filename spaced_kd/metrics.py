@@ -64,7 +64,8 @@ def exit_names(num_exits: int) -> tuple[str, ...]:
 
 def ensemble(found: Predictions) -> jax.Array:
     """Return the mean of all exits' logits [N, C] (released self_KD/train.py:297)."""
-    return _all_exits(found).mean(1)
+    branches = _branches(found)
+    return (found.logits + branches.sum(1)) / (1 + branches.shape[1])
 
 
 def by_exit(found: Predictions, labels: jax.Array) -> Metrics:
@@ -80,20 +81,22 @@ def by_exit(found: Predictions, labels: jax.Array) -> Metrics:
       <exit>/deepest_kl, the mean KL(deepest || branch) at temperature 1 in nats, and
       <exit>/deepest_agreement, the percentage of equal top-1 answers.
     """
-    exits = _all_exits(found)
+    branches = _branches(found)
+    names = exit_names(1 + branches.shape[1])
+    # Slices, not one array of all: that would be another copy of the largest there is.
+    by_name = {name: branches[:, k] for k, name in enumerate(names[1:])}
     measured: Metrics = {}
-    names = exit_names(exits.shape[1])
-    by_name = {name: exits[:, place] for place, name in enumerate(names)}
-    for name, logits in (by_name | {ENSEMBLE: ensemble(found)}).items():
+    everything = {names[0]: found.logits, **by_name, ENSEMBLE: ensemble(found)}
+    for name, logits in everything.items():
         own = classification(logits, labels)
         measured[f"{name}/acc1"], measured[f"{name}/loss"] = own["acc1"], own["loss"]
-    for name, logits in list(by_name.items())[1:]:
+    for name, logits in by_name.items():
         gap = teacher_gap(logits, found.logits, labels)
         measured[f"{name}/deepest_kl"] = gap["teacher_kl"]
         measured[f"{name}/deepest_agreement"] = gap["teacher_agreement"]
     return measured
 
 
-def _all_exits(found: Predictions) -> jax.Array:
+def _branches(found: Predictions) -> jax.Array:
     assert found.branch_logits is not None, "the network has no branches"
-    return jnp.concatenate([found.logits[:, None], found.branch_logits], 1)
+    return found.branch_logits

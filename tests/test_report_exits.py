@@ -187,7 +187,7 @@ def test_without_a_teacher_the_page_says_nothing_of_one(page):
     assert "gap" not in page.sections and "exits" in page.sections
     head = page.words("")
     assert "5 students on cifar100, 4 of which teach themselves, 2 epochs" in head
-    assert "Numbers of epochs of their own: double 4." in head
+    assert "Epochs of the stream: double 4." in head
     assert "share the one teacher" not in every
     assert "offline it is the finished teacher" not in every
 
