@@ -380,7 +380,8 @@ class StudentConfig:
     )
     temperature_squared: str = option(
         AUTO,
-        "multiply the soft loss by temperature^2 (Hinton et al. 2015): yes or no",
+        "multiply the soft loss by temperature^2 (Hinton et al. 2015): yes or no; a "
+        "loss of raw logits (l1, smooth_l1, mse, mse_sum) has no temperature: never",
         choices=(AUTO, "yes", "no"),
     )
     feature_loss: str = option(

@@ -84,6 +84,33 @@ def test_soft_loss_gradients_match_finite_differences(name):
         check_grads(fn, (jnp.asarray(STUDENT),), order=1, modes=("rev",), rtol=1e-4)
 
 
+LOGIT_ORACLES = {
+    "l1": lambda x: np.abs(x).mean(1),
+    "smooth_l1": lambda x: np.where(np.abs(x) < 1, x**2 / 2, np.abs(x) - 0.5).mean(1),
+    "mse": lambda x: (x**2).mean(1),
+    "mse_sum": lambda x: (x**2).sum(1),
+}
+
+
+@pytest.mark.parametrize("name", LOGIT_ORACLES)
+def test_losses_of_raw_logits_equal_numpy_at_any_temperature(name):
+    """One value per example; softening raw logits would be another loss."""
+    expected = LOGIT_ORACLES[name](STUDENT - TEACHER)
+    for temperature in (1.0, 3.0):
+        got = losses.SOFT_LOSSES[name](STUDENT, TEACHER, temperature)
+        np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+def test_every_loss_without_a_temperature_is_known_as_one():
+    """`temperature_squared` would multiply one that is not by 9."""
+    blind = {
+        name
+        for name, loss in losses.SOFT_LOSSES.items()
+        if np.array_equal(loss(STUDENT, TEACHER, 1.0), loss(STUDENT, TEACHER, 3.0))
+    }
+    assert blind == losses.ON_RAW_LOGITS
+
+
 FEATURE_ORACLES = {
     "dist": lambda s, t: np.linalg.norm(s - t),
     "mse_sum": lambda s, t: ((s - t) ** 2).sum(),

@@ -15,7 +15,7 @@ import jax
 from spaced_kd import losses, registry
 from spaced_kd.config import StudentConfig
 from spaced_kd.layers import Dense
-from spaced_kd.methods.base import Method
+from spaced_kd.methods.base import Method, make_mixture
 from spaced_kd.parallel import BatchAxis
 
 
@@ -37,11 +37,10 @@ def make(config: StudentConfig, axis: BatchAxis) -> Method:
     Raises:
       ConfigError: unknown soft or feature loss.
     """
-    soft_fn = registry.lookup(losses.SOFT_LOSSES, config.soft_loss, "student.soft_loss")
+    mixture = make_mixture(config, axis)
     feature_fn = registry.lookup(
         losses.FEATURE_LOSSES, config.feature_loss, "student.feature_loss"
     )
-    scale = config.temperature**2 if config.temperature_squared == "yes" else 1.0
 
     def init(key, student, teacher):
         if not config.feature_weight:
@@ -51,14 +50,7 @@ def make(config: StudentConfig, axis: BatchAxis) -> Method:
 
     def loss(params, student, teacher, batch, step):
         del step
-        hard = losses.cross_entropy(student.logits, batch.label)
-        # DeiT's distillation head, where there is one, meets the soft targets.
-        taught = student.logits if student.soft_logits is None else student.soft_logits
-        soft = scale * soft_fn(taught, teacher.logits, config.temperature)
-        hard_loss = losses.batch_mean(hard, batch.mask, axis)
-        soft_loss = losses.batch_mean(soft, batch.mask, axis)
-        total = (1 - config.kd_weight) * hard_loss + config.kd_weight * soft_loss
-        metrics = {"hard_loss": hard_loss, "soft_loss": soft_loss}
+        total, metrics = mixture(student, teacher.logits, batch)
         if config.feature_weight:
             adaptor = FeatureAdaptor(teacher.features.shape[-1])
             mapped = adaptor.apply({"params": params}, student.features)

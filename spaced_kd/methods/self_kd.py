@@ -18,7 +18,7 @@ from jax import lax
 from spaced_kd import losses, registry
 from spaced_kd.config import StudentConfig
 from spaced_kd.layers import Dense
-from spaced_kd.methods.base import Method
+from spaced_kd.methods.base import Method, make_soft_loss
 from spaced_kd.parallel import BatchAxis
 
 
@@ -32,11 +32,10 @@ def make(config: StudentConfig, axis: BatchAxis) -> Method:
     Raises:
       ConfigError: unknown soft or feature loss.
     """
-    soft_fn = registry.lookup(losses.SOFT_LOSSES, config.soft_loss, "student.soft_loss")
+    soft_fn = make_soft_loss(config)
     feature_fn = registry.lookup(
         losses.FEATURE_LOSSES, config.feature_loss, "student.feature_loss"
     )
-    scale = config.temperature**2 if config.temperature_squared == "yes" else 1.0
     # Branches come deepest first.
     first = 1 if config.feature_branches == "not_deepest" else 0
 
@@ -62,7 +61,7 @@ def make(config: StudentConfig, axis: BatchAxis) -> Method:
         teacher = lax.stop_gradient(student.logits)
         per_branch = lambda fn: jax.vmap(fn, in_axes=1, out_axes=1)
         hard = per_branch(lambda z: losses.cross_entropy(z, batch.label))
-        soft = per_branch(lambda z: scale * soft_fn(z, teacher, config.temperature))
+        soft = per_branch(lambda z: soft_fn(z, teacher))
         return tuple(
             losses.batch_mean(fn(student.branch_logits).sum(1), batch.mask, axis)
             for fn in (hard, soft)
