@@ -2,11 +2,16 @@
 
 from spaced_kd import registry
 from spaced_kd.config import StudentConfig
-from spaced_kd.methods import hard, kd, self_kd
+from spaced_kd.methods import hard, kd, pld, self_kd
 from spaced_kd.methods.base import Method
 from spaced_kd.parallel import BatchAxis
 
-METHODS = {"hard": hard.make, "kd": kd.make, "self_kd": self_kd.make}
+METHODS = {
+    "hard": hard.make,
+    "kd": kd.make,
+    "pld": pld.make,
+    "self_kd": self_kd.make,
+}
 
 
 def make_method(config: StudentConfig, axis: BatchAxis) -> Method:

@@ -1,0 +1,183 @@
+"""Methods with a teacher, each against its published formula in float64."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+from jax.test_util import check_grads
+
+from spaced_kd.config import StudentConfig
+from spaced_kd.methods import make_method
+from spaced_kd.methods.pld import plackett_luce
+from spaced_kd.parallel import BATCH_AXIS, BatchAxis
+from spaced_kd.types import Batch, ModelOutput
+
+rng = np.random.default_rng(0)
+B, C = 6, 5
+STUDENT, TEACHER = (2 * rng.normal(size=(B, C)) for _ in range(2))
+LABELS = np.array([0, 4, 2, 2, 1, 3], np.int32)
+ALONE = BatchAxis()
+
+
+def _outputs(logits):
+    logits = jnp.asarray(logits, jnp.float32)
+    return ModelOutput(logits, jnp.zeros((len(logits), 3)))
+
+
+def _batch(padding=0):
+    labels = jnp.asarray(np.pad(LABELS, (0, padding)))
+    mask = jnp.arange(B + padding) < B if padding else None
+    return Batch(jnp.zeros((B + padding, 1, 1, 1)), labels, mask)
+
+
+def _loss(name, padding=0, axis=ALONE, step=0, student=STUDENT, **fields):
+    """The loss and its parts; padding brings outputs that must not matter."""
+    defaults = {"soft_loss": "kl", "temperature_squared": "no"}
+    method = make_method(StudentConfig(method=name, **defaults | fields), axis)
+    junk = np.full((padding, C), 9.0)
+    pair = [_outputs(np.concatenate([x, junk])) for x in (student, TEACHER)]
+    return method.loss({}, *pair, _batch(padding), jnp.int32(step))
+
+
+def _ce(logits=STUDENT):
+    return -scipy.special.log_softmax(logits, axis=1)[np.arange(B), LABELS]
+
+
+def _order(teacher, label):
+    others = [c for c in np.argsort(-teacher) if c != label]
+    return [label, *others]
+
+
+def _ranking_by_hand(temperature):
+    """Choice by choice, the classes still to be chosen in a list."""
+    weights = scipy.special.softmax(TEACHER / temperature, axis=1)
+    total = np.zeros(B)
+    for i in range(B):
+        left = _order(TEACHER[i], LABELS[i])
+        while left:
+            odds = scipy.special.softmax(STUDENT[i, left])
+            total[i] -= weights[i, left[0]] * np.log(odds[0])
+            left = left[1:]
+    return total
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_pld_equals_the_choices_one_by_one(temperature):
+    """Temperature softens the teacher's weights, and the student not at all."""
+    got = plackett_luce(STUDENT, TEACHER, LABELS, temperature)
+    np.testing.assert_allclose(got, _ranking_by_hand(temperature), rtol=1e-6)
+
+
+def test_pld_of_equal_weights_is_the_likelihood_among_all_orders():
+    """A flat teacher: C times the loss is -log of a probability that sums to 1."""
+    scores, flat = STUDENT[0], np.zeros(C)
+    likelihood = 0.0
+    for order in itertools.permutations(range(C)):
+        # Almost flat: only who comes first is told, not how sure the teacher is.
+        teacher = flat.copy()
+        teacher[list(order)] = -1e-6 * np.arange(C)
+        with jax.enable_x64(True):
+            value = plackett_luce(
+                jnp.asarray(scores)[None],
+                jnp.asarray(teacher)[None],
+                jnp.asarray(order[:1]),
+                1.0,
+            )
+        likelihood += np.exp(-C * float(value[0]))
+    np.testing.assert_allclose(likelihood, 1.0, rtol=1e-5)
+
+
+def test_pld_of_a_certain_teacher_is_the_cross_entropy():
+    sure = np.where(np.arange(C) == LABELS[:, None], 100.0, TEACHER)
+    got = plackett_luce(STUDENT, sure, LABELS, 1.0)
+    np.testing.assert_allclose(got, _ce(), rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_pld_gradients():
+    """The published closed form (its Appendix A), and finite differences."""
+    expected = np.zeros((B, C))
+    weights = scipy.special.softmax(TEACHER / 4, axis=1)
+    for i in range(B):
+        left = _order(TEACHER[i], LABELS[i])
+        while left:
+            expected[i, left] += weights[i, left[0]] * scipy.special.softmax(
+                STUDENT[i, left]
+            )
+            expected[i, left[0]] -= weights[i, left[0]]
+            left = left[1:]
+    fn = lambda s: plackett_luce(s, jnp.asarray(TEACHER), LABELS, 4.0).sum()
+    np.testing.assert_allclose(jax.jit(jax.grad(fn))(STUDENT), expected, atol=1e-6)
+    with jax.enable_x64(True):
+        check_grads(fn, (jnp.asarray(STUDENT),), order=1, modes=("rev",), rtol=1e-4)
+
+
+def test_pld_is_finite_at_extreme_logits():
+    extreme = jnp.array([[1e4, -1e4, 0.0]])
+    loss = lambda s: plackett_luce(s, -extreme, jnp.array([1]), 1.0).sum()
+    value, grad = jax.value_and_grad(loss)(extreme)
+    assert np.isfinite(value) and np.all(np.isfinite(grad))
+
+
+def test_pld_has_no_other_term():
+    """The source's point: neither a cross-entropy beside it nor a weight between."""
+    expected = _ranking_by_hand(4.0).mean()
+    for fields in ({}, {"kd_weight": 0.9, "temperature_squared": "yes"}):
+        total, parts = _loss("pld", temperature=4.0, **fields)
+        np.testing.assert_allclose(total, expected, rtol=1e-6)
+        np.testing.assert_allclose(parts["hard_loss"], _ce().mean(), rtol=1e-6)
+
+
+def test_pld_trains_both_heads_of_a_distilled_transformer():
+    """Evaluation reads the mean of both; a head without a gradient would spoil it."""
+    method = make_method(StudentConfig(method="pld"), ALONE)
+
+    def loss(logits, soft_logits):
+        student = _outputs(logits)._replace(soft_logits=jnp.asarray(soft_logits))
+        return method.loss({}, student, _outputs(TEACHER), _batch(), jnp.int32(0))[0]
+
+    middle = _loss("pld")[0]
+    np.testing.assert_allclose(loss(STUDENT + 1.5, STUDENT - 1.5), middle, rtol=1e-6)
+    grads = jax.grad(loss, (0, 1))(STUDENT, STUDENT)
+    assert all(np.abs(grad).max() > 1e-3 for grad in grads)
+
+
+COUPLED = ["pld"]
+
+
+@pytest.mark.parametrize("name", COUPLED)
+def test_padding_changes_nothing(name):
+    np.testing.assert_allclose(_loss(name, 3)[0], _loss(name)[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", COUPLED)
+@pytest.mark.parametrize("padding", [0, 2])
+def test_the_number_of_devices_changes_nothing(name, padding):
+    """Values, and gradients by the rule that each device's is D times its share."""
+    size = B + padding
+    junk = np.full((padding, C), 9.0)
+    student, teacher = (
+        jnp.asarray(np.concatenate([x, junk]), jnp.float32) for x in (STUDENT, TEACHER)
+    )
+    config = StudentConfig(method=name, soft_loss="kl", temperature_squared="no")
+
+    def loss(axis, student, teacher, batch):
+        method = make_method(config, axis)
+        pair = _outputs(student), _outputs(teacher)
+        return method.loss({}, *pair, batch, jnp.int32(3))[0]
+
+    whole = functools.partial(loss, ALONE)
+    expected = jax.value_and_grad(whole)(student, teacher, _batch(padding))
+    halves = lambda x: x.reshape(2, size // 2, *x.shape[1:])
+    shared = jax.pmap(
+        jax.value_and_grad(functools.partial(loss, BatchAxis(BATCH_AXIS))),
+        axis_name=BATCH_AXIS,
+        devices=jax.devices()[:2],
+    )
+    values, grads = shared(*jax.tree.map(halves, (student, teacher, _batch(padding))))
+    np.testing.assert_allclose(values, [expected[0]] * 2, rtol=1e-6)
+    np.testing.assert_allclose(grads.reshape(size, C) / 2, expected[1], atol=1e-7)
