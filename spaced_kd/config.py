@@ -405,6 +405,13 @@ class StudentConfig:
         "which gives any number of branches the weight of a ResNet's three",
         choices=("sum", "mean_times_3"),
     )
+    sinkd_weight: float = option(
+        0.8, "sinkd: weight of the Sinkhorn distance, a mean over the batch", low=0.0
+    )
+    sinkd_regularization: float = option(
+        0.1, "sinkd: lambda, how far the transport plan is blurred", above=0.0
+    )
+    sinkd_iterations: int = option(20, "sinkd: scalings of rows and columns", low=1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ from jax.test_util import check_grads
 from spaced_kd.config import StudentConfig
 from spaced_kd.methods import make_method
 from spaced_kd.methods.pld import plackett_luce
+from spaced_kd.methods.sinkd import sinkhorn_distance
 from spaced_kd.parallel import BATCH_AXIS, BatchAxis
 from spaced_kd.types import Batch, ModelOutput
 
@@ -110,8 +111,8 @@ def test_pld_gradients():
             )
             expected[i, left[0]] -= weights[i, left[0]]
             left = left[1:]
-    fn = lambda s: plackett_luce(s, jnp.asarray(TEACHER), LABELS, 4.0).sum()
-    np.testing.assert_allclose(jax.jit(jax.grad(fn))(STUDENT), expected, atol=1e-6)
+    fn = jax.jit(lambda s: plackett_luce(s, jnp.asarray(TEACHER), LABELS, 4.0).sum())
+    np.testing.assert_allclose(jax.grad(fn)(STUDENT), expected, atol=1e-6)
     with jax.enable_x64(True):
         check_grads(fn, (jnp.asarray(STUDENT),), order=1, modes=("rev",), rtol=1e-4)
 
@@ -119,7 +120,7 @@ def test_pld_gradients():
 def test_pld_is_finite_at_extreme_logits():
     extreme = jnp.array([[1e4, -1e4, 0.0]])
     loss = lambda s: plackett_luce(s, -extreme, jnp.array([1]), 1.0).sum()
-    value, grad = jax.value_and_grad(loss)(extreme)
+    value, grad = jax.jit(jax.value_and_grad(loss))(extreme)
     assert np.isfinite(value) and np.all(np.isfinite(grad))
 
 
@@ -142,11 +143,96 @@ def test_pld_trains_both_heads_of_a_distilled_transformer():
 
     middle = _loss("pld")[0]
     np.testing.assert_allclose(loss(STUDENT + 1.5, STUDENT - 1.5), middle, rtol=1e-6)
-    grads = jax.grad(loss, (0, 1))(STUDENT, STUDENT)
+    grads = jax.jit(jax.grad(loss, (0, 1)))(STUDENT, STUDENT)
     assert all(np.abs(grad).max() > 1e-3 for grad in grads)
 
 
-COUPLED = ["pld"]
+SOFTENED = [scipy.special.softmax(x / 3, axis=1) for x in (STUDENT, TEACHER)]
+
+
+def _costs(student, teacher):
+    return np.abs(student[:, None] - teacher[None]).sum(-1)
+
+
+def _transport_by_hand(student, teacher, regularization, iterations):
+    """The kernel itself, scaled row by row and column by column."""
+    costs = _costs(student, teacher)
+    plan = np.exp(-costs / regularization)
+    for _ in range(iterations):
+        for row in plan:
+            row /= row.sum()
+        for column in plan.T:
+            column /= column.sum()
+    return (plan * costs).sum() / len(costs), plan
+
+
+@pytest.mark.parametrize(
+    ("regularization", "iterations"), [(0.1, 20), (0.1, 1), (1, 5)]
+)
+def test_sinkhorn_equals_scaling_the_kernel(regularization, iterations):
+    expected, _ = _transport_by_hand(*SOFTENED, regularization, iterations)
+    got = sinkhorn_distance(*map(jnp.asarray, SOFTENED), regularization, iterations)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_sinkhorn_with_many_iterations_is_a_plan_of_transport():
+    """All rows and columns sum to 1, and no small change of the plan is better."""
+    expected, plan = _transport_by_hand(*SOFTENED, 0.1, 5000)
+    np.testing.assert_allclose([plan.sum(0), plan.sum(1)], np.ones((2, B)), rtol=1e-9)
+    got = sinkhorn_distance(*map(jnp.asarray, SOFTENED), 0.1, 5000)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    # Optimal: log P + D / lambda is a row vector plus a column vector.
+    rest = np.log(plan) + _costs(*SOFTENED) / 0.1
+    rest = rest - rest.mean(0) - rest.mean(1)[:, None] + rest.mean()
+    np.testing.assert_allclose(rest, 0, atol=1e-6)
+
+
+def test_sinkhorn_tends_to_the_cheapest_pairing():
+    """Among three: the best of all six pairings, from above, as lambda goes to 0."""
+    student, teacher = (x[:3] for x in SOFTENED)
+    costs = _costs(student, teacher)
+    pairings = itertools.permutations(range(3))
+    best = min(costs[range(3), list(pairing)].mean() for pairing in pairings)
+    gaps = [
+        float(sinkhorn_distance(jnp.asarray(student), jnp.asarray(teacher), x, 3000))
+        - best
+        for x in (1.0, 0.1, 0.001)
+    ]
+    assert gaps[0] > gaps[1] > gaps[2]
+    assert abs(gaps[2]) < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_sinkhorn_gradients_match_finite_differences():
+    """Through the iterations too, and with padding, which gets none."""
+    student, teacher = (jnp.asarray(x) for x in SOFTENED)
+    mask = jnp.arange(B) < B - 2
+    fn = jax.jit(lambda s: sinkhorn_distance(s, jnp.asarray(teacher), 0.1, 3, mask))
+    np.testing.assert_array_equal(jax.grad(fn)(student)[-2:], 0)
+    student, teacher = SOFTENED
+    with jax.enable_x64(True):
+        check_grads(fn, (jnp.asarray(student),), 1, modes=("rev",), rtol=1e-4)
+
+
+def test_sinkd_is_the_mixture_plus_the_distance():
+    """(1 - alpha) CE + alpha KL + w <P, D> / B, at the same temperature."""
+    p, q = SOFTENED[1], SOFTENED[0]
+    divergence = (p * np.log(p / q)).sum(1).mean()
+    distance, _ = _transport_by_hand(*SOFTENED, 0.2, 7)
+    total, parts = _loss(
+        "sinkd",
+        kd_weight=0.3,
+        temperature=3.0,
+        sinkd_weight=0.5,
+        sinkd_regularization=0.2,
+        sinkd_iterations=7,
+    )
+    np.testing.assert_allclose(parts["sinkhorn_loss"], distance, rtol=1e-5)
+    expected = 0.7 * _ce().mean() + 0.3 * divergence + 0.5 * distance
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+
+
+COUPLED = ["pld", "sinkd"]
 
 
 @pytest.mark.parametrize("name", COUPLED)
@@ -155,8 +241,7 @@ def test_padding_changes_nothing(name):
 
 
 @pytest.mark.parametrize("name", COUPLED)
-@pytest.mark.parametrize("padding", [0, 2])
-def test_the_number_of_devices_changes_nothing(name, padding):
+def test_the_number_of_devices_changes_nothing(name, padding=2):
     """Values, and gradients by the rule that each device's is D times its share."""
     size = B + padding
     junk = np.full((padding, C), 9.0)
@@ -170,8 +255,8 @@ def test_the_number_of_devices_changes_nothing(name, padding):
         pair = _outputs(student), _outputs(teacher)
         return method.loss({}, *pair, batch, jnp.int32(3))[0]
 
-    whole = functools.partial(loss, ALONE)
-    expected = jax.value_and_grad(whole)(student, teacher, _batch(padding))
+    alone = jax.jit(jax.value_and_grad(functools.partial(loss, ALONE)))
+    expected = alone(student, teacher, _batch(padding))
     halves = lambda x: x.reshape(2, size // 2, *x.shape[1:])
     shared = jax.pmap(
         jax.value_and_grad(functools.partial(loss, BatchAxis(BATCH_AXIS))),

@@ -2,7 +2,7 @@
 
 from spaced_kd import registry
 from spaced_kd.config import StudentConfig
-from spaced_kd.methods import hard, kd, pld, self_kd
+from spaced_kd.methods import hard, kd, pld, self_kd, sinkd
 from spaced_kd.methods.base import Method
 from spaced_kd.parallel import BatchAxis
 
@@ -11,6 +11,7 @@ METHODS = {
     "kd": kd.make,
     "pld": pld.make,
     "self_kd": self_kd.make,
+    "sinkd": sinkd.make,
 }
 
 
