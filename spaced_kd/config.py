@@ -412,6 +412,12 @@ class StudentConfig:
         0.1, "sinkd: lambda, how far the transport plan is blurred", above=0.0
     )
     sinkd_iterations: int = option(20, "sinkd: scalings of rows and columns", low=1)
+    taid_start: float = option(
+        0.4, "taid: the teacher's share of the target at first", low=0.0, high=1.0
+    )
+    taid_end: float = option(
+        1.0, "taid: the teacher's share of the target at last", low=0.0, high=1.0
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -95,7 +95,7 @@ class Experiment:
                     schedule.student_clock(student, self.clock).total_steps,
                     axis,
                 ),
-                make_method(student, axis),
+                make_method(student, axis, self.updates[name]),
                 student.teacher_bn,
                 student.teacher_drop_path == "on" or not drops,
                 student.online_teacher,

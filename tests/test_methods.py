@@ -38,7 +38,7 @@ def _batch(padding=0):
 def _loss(name, padding=0, axis=ALONE, step=0, student=STUDENT, **fields):
     """The loss and its parts; padding brings outputs that must not matter."""
     defaults = {"soft_loss": "kl", "temperature_squared": "no"}
-    method = make_method(StudentConfig(method=name, **defaults | fields), axis)
+    method = make_method(StudentConfig(method=name, **defaults | fields), axis, 100)
     junk = np.full((padding, C), 9.0)
     pair = [_outputs(np.concatenate([x, junk])) for x in (student, TEACHER)]
     return method.loss({}, *pair, _batch(padding), jnp.int32(step))
@@ -135,7 +135,7 @@ def test_pld_has_no_other_term():
 
 def test_pld_trains_both_heads_of_a_distilled_transformer():
     """Evaluation reads the mean of both; a head without a gradient would spoil it."""
-    method = make_method(StudentConfig(method="pld"), ALONE)
+    method = make_method(StudentConfig(method="pld"), ALONE, 100)
 
     def loss(logits, soft_logits):
         student = _outputs(logits)._replace(soft_logits=jnp.asarray(soft_logits))
@@ -232,7 +232,68 @@ def test_sinkd_is_the_mixture_plus_the_distance():
     np.testing.assert_allclose(total, expected, rtol=1e-5)
 
 
-COUPLED = ["pld", "sinkd"]
+def _mixed(logits, share):
+    return (1 - share) * logits + share * TEACHER
+
+
+def _soft(temperature, share, student=STUDENT):
+    """KL from the interpolated target, whose own part is always of STUDENT."""
+    p = scipy.special.softmax(_mixed(STUDENT, share) / temperature, axis=1)
+    log_q = scipy.special.log_softmax(student / temperature, axis=1)
+    return (p * (np.log(p) - log_q)).sum(1).mean()
+
+
+@pytest.mark.parametrize("step", [0, 25, 99])
+def test_taid_meets_a_target_that_moves_to_the_teacher(step):
+    """Of 100 updates: from 40 % of the teacher, by equal steps, almost to all of it."""
+    share = 0.4 + 0.6 * step / 100
+    total, parts = _loss("taid", step=step, kd_weight=0.3, temperature=3.0)
+    np.testing.assert_allclose(parts["target_share"], share, rtol=1e-6)
+    expected = 0.7 * _ce().mean() + 0.3 * _soft(3.0, share)
+    np.testing.assert_allclose(total, expected, rtol=1e-6)
+
+
+def test_taid_ends_and_starts_where_it_is_told():
+    """All of the teacher is plain kd; nothing of it teaches nothing."""
+    fields = {"kd_weight": 1.0, "temperature": 2.0}
+    whole = _loss("taid", taid_start=1.0, **fields)[0]
+    plain = _loss("kd", feature_weight=0.0, **fields)[0]
+    np.testing.assert_allclose(whole, plain, rtol=1e-6)
+    alone = _loss("taid", taid_start=0.0, **fields)[0]
+    np.testing.assert_allclose(alone, 0, atol=1e-6)
+
+
+def test_no_gradient_flows_through_taids_target():
+    """d KL / d z_s = (p_s - target) / (B T): the target stands still."""
+    method = make_method(
+        StudentConfig(
+            method="taid",
+            soft_loss="kl",
+            temperature_squared="no",
+            temperature=2.0,
+            kd_weight=1.0,
+        ),
+        ALONE,
+        100,
+    )
+
+    @jax.jit
+    def loss(logits):
+        pair = _outputs(logits), _outputs(TEACHER)
+        return method.loss({}, *pair, _batch(), jnp.int32(50))[0]
+
+    softened = lambda logits: scipy.special.softmax(logits / 2, axis=1)
+    expected = (softened(STUDENT) - softened(_mixed(STUDENT, 0.7))) / (2 * B)
+    got = jax.grad(loss)(jnp.asarray(STUDENT, jnp.float32))
+    np.testing.assert_allclose(got, expected, atol=1e-7)
+    # And it is the numerical slope of the loss with its target held.
+    nudge = np.zeros((B, C))
+    nudge[1, 2] = 1e-6
+    slope = (_soft(2, 0.7, STUDENT + nudge) - _soft(2, 0.7, STUDENT - nudge)) / 2e-6
+    np.testing.assert_allclose(expected[1, 2], slope, rtol=1e-6)
+
+
+COUPLED = ["pld", "sinkd", "taid"]
 
 
 @pytest.mark.parametrize("name", COUPLED)
@@ -251,7 +312,7 @@ def test_the_number_of_devices_changes_nothing(name, padding=2):
     config = StudentConfig(method=name, soft_loss="kl", temperature_squared="no")
 
     def loss(axis, student, teacher, batch):
-        method = make_method(config, axis)
+        method = make_method(config, axis, 100)
         pair = _outputs(student), _outputs(teacher)
         return method.loss({}, *pair, batch, jnp.int32(3))[0]
 

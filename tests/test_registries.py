@@ -54,7 +54,7 @@ def test_methods_give_a_finite_loss_that_moves_the_student_and_ignores_order(
 ):
     """Also with a teacher of another width, and compiled as well as eager."""
     config = StudentConfig(method=name, soft_loss="kl", temperature_squared="yes")
-    method = make_method(config, BatchAxis())
+    method = make_method(config, BatchAxis(), 100)
     keys = jax.random.split(jax.random.key(0), 3)
     student, teacher = _outputs(keys[0], dims[0]), _outputs(keys[1], dims[1])
     params = method.init(keys[2], student, teacher)
@@ -85,7 +85,7 @@ def test_every_loss_of_the_tables_trains(field, name):
     if field == "feature_loss":
         weights = {"kd_weight": 0.0, "feature_weight": 1.0}
     config = StudentConfig(**{"soft_loss": "kl", field: name} | weights)  # pyright: ignore
-    method = make_method(config, BatchAxis())
+    method = make_method(config, BatchAxis(), 100)
     keys = jax.random.split(jax.random.key(1), 3)
     student, teacher = _outputs(keys[0], 4), _outputs(keys[1], 7)
     batch = Batch(jnp.zeros((6, 1, 1, 1)), jnp.arange(6))
@@ -116,7 +116,7 @@ def test_the_kd_loss_is_the_weighted_sum_of_its_parts():
         soft_loss="kl",
         temperature_squared="yes",
     )
-    method = make_method(config, BatchAxis())
+    method = make_method(config, BatchAxis(), 100)
     keys = jax.random.split(jax.random.key(0), 3)
     student, teacher = _outputs(keys[0], 4), _outputs(keys[1], 7)
     batch = Batch(jnp.zeros((6, 1, 1, 1)), jnp.arange(6))
@@ -133,6 +133,7 @@ def test_the_kd_loss_is_the_weighted_sum_of_its_parts():
             make_method(
                 StudentConfig(soft_loss=soft_loss, temperature_squared=squared),
                 BatchAxis(),
+                100,
             ).loss(params, student, teacher, batch, jnp.int32(0))[1]["soft_loss"]
             for squared in ("yes", "no")
         ]

@@ -77,7 +77,7 @@ ALONE, ZERO = BatchAxis(), jnp.int32(0)
 
 def _method(axis=ALONE, **fields):
     config = _config({"s": student(plan="online", **fields)})
-    return make_method(config.students["s"], axis)
+    return make_method(config.students["s"], axis, 100)
 
 
 def _ce(logits, labels):

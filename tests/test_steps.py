@@ -76,7 +76,7 @@ def test_no_gradient_reaches_the_teacher():
     """Without the stop, the student's loss would pull on the teacher's outputs."""
     config = tiny.config().students["online"]
     network = steps.Network(make_model("mlp", 10), *_sgd(config.optim))
-    method = make_method(config, BatchAxis())
+    method = make_method(config, BatchAxis(), 100)
     image = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
     outputs, variables = network.model.init_with_output(
         jax.random.key(1), image, train=False

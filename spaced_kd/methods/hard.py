@@ -6,9 +6,9 @@ from spaced_kd.methods.base import Method
 from spaced_kd.parallel import BatchAxis
 
 
-def make(config: StudentConfig, axis: BatchAxis) -> Method:
+def make(config: StudentConfig, axis: BatchAxis, updates: int) -> Method:
     """Return the method; no field of `config` matters to it."""
-    del config
+    del config, updates
     return make_loss(axis)
 
 

@@ -31,12 +31,13 @@ class FeatureAdaptor(nn.Module):
         return Dense(self.teacher_dim)(nn.relu(Dense(middle)(features)))
 
 
-def make(config: StudentConfig, axis: BatchAxis) -> Method:
+def make(config: StudentConfig, axis: BatchAxis, updates: int) -> Method:
     """Return the method with the weights and losses of `config`.
 
     Raises:
       ConfigError: unknown soft or feature loss.
     """
+    del updates
     mixture = make_mixture(config, axis)
     feature_fn = registry.lookup(
         losses.FEATURE_LOSSES, config.feature_loss, "student.feature_loss"

@@ -22,7 +22,7 @@ from spaced_kd.methods.base import Method, make_soft_loss
 from spaced_kd.parallel import BatchAxis
 
 
-def make(config: StudentConfig, axis: BatchAxis) -> Method:
+def make(config: StudentConfig, axis: BatchAxis, updates: int) -> Method:
     """Return the method with the weights and losses of `config`.
 
     Of its metrics, loss = hard_loss + (1 - alpha) branch_hard_loss + alpha soft_loss +
@@ -32,6 +32,7 @@ def make(config: StudentConfig, axis: BatchAxis) -> Method:
     Raises:
       ConfigError: unknown soft or feature loss.
     """
+    del updates
     soft_fn = make_soft_loss(config)
     feature_fn = registry.lookup(
         losses.FEATURE_LOSSES, config.feature_loss, "student.feature_loss"

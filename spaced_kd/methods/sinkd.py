@@ -60,12 +60,13 @@ def sinkhorn_distance(
     return jnp.sum(jnp.exp(log_plan) * cost) / count
 
 
-def make(config: StudentConfig, axis: BatchAxis) -> Method:
+def make(config: StudentConfig, axis: BatchAxis, updates: int) -> Method:
     """Return the method with the weights of `config`.
 
     Raises:
       ConfigError: unknown soft loss.
     """
+    del updates
     mixture = make_mixture(config, axis)
 
     def init(key, student, teacher):
