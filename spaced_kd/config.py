@@ -387,6 +387,18 @@ class StudentConfig:
     feature_loss: str = option(
         "dist", "feature loss, a key of spaced_kd.losses.FEATURE_LOSSES (paper Table 3)"
     )
+    label_smoothing: float = option(
+        0.0,
+        "share of the label's target that goes to all classes alike, in every loss on "
+        "labels of this student (each exit's too); the teacher learns plain labels",
+        low=0.0,
+        high=1.0,
+    )
+    shuffle_teacher: bool = option(
+        False,
+        "control: show the teacher's outputs for a random permutation of the batch, a "
+        "new one at each update",
+    )
     feature_branches: str = option(
         AUTO,
         "self KD: branches whose features are held against the deepest exit's: all, or "

@@ -100,6 +100,8 @@ class Experiment:
                 student.teacher_drop_path == "on" or not drops,
                 student.online_teacher,
                 student.replay,
+                student.label_smoothing,
+                student.shuffle_teacher,
             )
             for name, student in self.config.students.items()
         }
@@ -343,6 +345,7 @@ def _check_networks(experiment: Experiment) -> None:
             )
         if outputs.branch_logits is None:
             _refuse_without_branches(config.students[name], student, field)
+        _refuse_shuffling_nothing(config.students[name], student, field)
 
 
 def _refuse_soft_head(outputs: ModelOutput, field: str) -> None:
@@ -350,6 +353,19 @@ def _refuse_soft_head(outputs: ModelOutput, field: str) -> None:
         raise ConfigError(
             f"{field} has a head that only soft targets train, and this "
             "network has no teacher; choose the model without it."
+        )
+
+
+def _refuse_shuffling_nothing(
+    config: StudentConfig, student: Student, field: str
+) -> None:
+    # The baseline inherits the field from `config.student` and may ignore it.
+    if student.method.needs_teacher or config.plan == "none":
+        return
+    if config.shuffle_teacher:
+        raise ConfigError(
+            f"{field}.shuffle_teacher=True would do nothing, because method="
+            f"'{config.method}' sees no teacher's outputs; set it to False."
         )
 
 

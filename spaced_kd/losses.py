@@ -42,18 +42,28 @@ def batch_sum(
     return axis.sum(per_example.sum())
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def cross_entropy(
+    logits: jax.Array, labels: jax.Array, smoothing: float = 0.0
+) -> jax.Array:
     """Return -log softmax(logits)[label] in nats, per example.
+
+    With smoothing, -sum_c q_c log softmax(logits)_c where q = (1 - smoothing)
+    onehot(label) + smoothing / C (Szegedy et al., "Rethinking the Inception
+    Architecture for Computer Vision", CVPR 2016).
 
     Args:
       logits: [B, C].
       labels: [B] int32 in [0, C).
+      smoothing: in [0, 1]; the share of the target that all C classes get.
 
     Returns:
       [B], not averaged.
     """
     log_probs = jax.nn.log_softmax(logits)
-    return -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
+    on_label = -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
+    if not smoothing:
+        return on_label
+    return (1 - smoothing) * on_label - smoothing * log_probs.mean(-1)
 
 
 def kl_divergence(

@@ -24,6 +24,15 @@ def test_cross_entropy_equals_scipy_in_float64():
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+def test_smoothed_labels_are_the_published_mixture(smoothing):
+    """The cross-entropy with (1 - e) onehot + e / C; all classes share e."""
+    target = (1 - smoothing) * np.eye(5)[LABELS] + smoothing / 5
+    expected = -(target * scipy.special.log_softmax(STUDENT, axis=1)).sum(1)
+    got = losses.cross_entropy(jnp.asarray(STUDENT), LABELS, smoothing)
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
 def test_kl_is_teacher_to_student(temperature):
     """Swapped arguments give another number on an asymmetric example."""

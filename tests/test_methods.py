@@ -293,6 +293,19 @@ def test_no_gradient_flows_through_taids_target():
     np.testing.assert_allclose(expected[1, 2], slope, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["hard", "kd", "sinkd", "taid"])
+def test_labels_are_smoothed_in_every_method_with_a_hard_loss(name):
+    target = 0.8 * np.eye(C)[LABELS] + 0.2 / C
+    expected = -(target * scipy.special.log_softmax(STUDENT, axis=1)).sum(1).mean()
+    fields = {"feature_weight": 0.0, "kd_weight": 0.3}
+    plain = _loss(name, **fields)
+    smoothed = _loss(name, label_smoothing=0.2, **fields)
+    np.testing.assert_allclose(smoothed[1]["hard_loss"], expected, rtol=1e-6)
+    weight = 1.0 if name == "hard" else 0.7
+    change = weight * (expected - _ce().mean())
+    np.testing.assert_allclose(smoothed[0] - plain[0], change, rtol=1e-5)
+
+
 COUPLED = ["pld", "sinkd", "taid"]
 
 

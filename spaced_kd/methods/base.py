@@ -74,7 +74,7 @@ def make_mixture(
     soft_fn = make_soft_loss(config)
 
     def mixture(student, targets, batch):
-        hard = losses.cross_entropy(student.logits, batch.label)
+        hard = losses.cross_entropy(student.logits, batch.label, config.label_smoothing)
         soft = soft_fn(taught_logits(student), targets)
         hard_loss = losses.batch_mean(hard, batch.mask, axis)
         soft_loss = losses.batch_mean(soft, batch.mask, axis)

@@ -34,6 +34,7 @@ def make(config: StudentConfig, axis: BatchAxis, updates: int) -> Method:
     """
     del updates
     soft_fn = make_soft_loss(config)
+    hard_fn = lambda z, y: losses.cross_entropy(z, y, config.label_smoothing)
     feature_fn = registry.lookup(
         losses.FEATURE_LOSSES, config.feature_loss, "student.feature_loss"
     )
@@ -61,7 +62,7 @@ def make(config: StudentConfig, axis: BatchAxis, updates: int) -> Method:
     def branch_losses(student, batch):
         teacher = lax.stop_gradient(student.logits)
         per_branch = lambda fn: jax.vmap(fn, in_axes=1, out_axes=1)
-        hard = per_branch(lambda z: losses.cross_entropy(z, batch.label))
+        hard = per_branch(lambda z: hard_fn(z, batch.label))
         soft = per_branch(lambda z: soft_fn(z, teacher))
         return tuple(
             losses.batch_mean(fn(student.branch_logits).sum(1), batch.mask, axis)
@@ -84,7 +85,7 @@ def make(config: StudentConfig, axis: BatchAxis, updates: int) -> Method:
         del teacher, step
         count = student.branch_logits.shape[1]
         weight = 3.0 / count if config.branch_reduction == "mean_times_3" else 1.0
-        hard = losses.cross_entropy(student.logits, batch.label)
+        hard = hard_fn(student.logits, batch.label)
         hard = losses.batch_mean(hard, batch.mask, axis)
         branch_hard, soft = (weight * x for x in branch_losses(student, batch))
         total = hard + (1 - config.kd_weight) * branch_hard + config.kd_weight * soft

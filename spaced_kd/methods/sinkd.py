@@ -73,19 +73,16 @@ def make(config: StudentConfig, axis: BatchAxis, updates: int) -> Method:
         del key, student, teacher
         return {}
 
-    def whole(values):
-        return axis.gather(values[None])[0]
-
     def loss(params, student, teacher, batch, step):
         del params, step
         total, metrics = mixture(student, teacher.logits, batch)
         soften = lambda logits: jax.nn.softmax(logits / config.temperature)
         distance = sinkhorn_distance(
-            whole(soften(taught_logits(student))),
-            whole(soften(teacher.logits)),
+            axis.whole(soften(taught_logits(student))),
+            axis.whole(soften(teacher.logits)),
             config.sinkd_regularization,
             config.sinkd_iterations,
-            None if batch.mask is None else whole(batch.mask),
+            None if batch.mask is None else axis.whole(batch.mask),
         )
         total = total + config.sinkd_weight * distance
         return total, metrics | {"sinkhorn_loss": distance}
