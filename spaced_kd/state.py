@@ -77,7 +77,7 @@ def part_of(path: tuple) -> str:
     (spaced_kd/models/base.py).
     """
     names = [str(getattr(entry, "key", "")) for entry in path]
-    side = names[0] == "method" or any(name.startswith("branch") for name in names)
+    side = names[:1] == ["method"] or any(n.startswith("branch") for n in names)
     return SIDE if side else TRUNK
 
 

@@ -169,11 +169,15 @@ class Loop:
         done = sum(costs[: self._tick])
         mode = self._parts.config.progress if self._writes else "none"
         bar = progress.make_progress(mode, sum(costs))
+        begun = set()
         try:
             for place in range(self._tick, len(ticks)):
                 tick = ticks[place]
                 # For tests, which stop or kill a run at a chosen place.
                 sys.audit("spaced_kd.tick", _label(tick), place)
+                if _label(tick) not in begun and not isinstance(tick, Evaluate):
+                    bar.say(f"compiling: {_label(tick)}")
+                begun.add(_label(tick))
                 if isinstance(tick, Evaluate):
                     self._evaluate(place, tick.network, states, counts)
                 else:
@@ -317,5 +321,6 @@ def _label(tick: Tick) -> str:
             return f"replay {tick.student}"
         case Evaluate():
             return f"evaluate {tick.network}"
-    who = ["teacher"] if tick.teacher else []
-    return " and ".join(who + ["lockstep"] * bool(tick.members))
+    if not tick.teacher:
+        return f"train {', '.join(m.student for m in tick.members)}"
+    return "teacher and lockstep" if tick.members else "teacher"

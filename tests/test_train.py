@@ -66,8 +66,7 @@ def _digests(checkpoint: pathlib.Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _whole_run(path, students, num_epochs=2, **fields):
-    """An uninterrupted run that kept a checkpoint of every tick."""
+def _tiny_models():
     from spaced_kd.models import MODELS as table
     from spaced_kd.models.mlp import MLP
     from spaced_kd.models.small_cnn import SmallCNN
@@ -77,6 +76,13 @@ def _whole_run(path, students, num_epochs=2, **fields):
         patch.setitem(table, "tiny_cnn", small)
         patch.setitem(table, "tiny_branches", functools.partial(small, branches=True))
         patch.setitem(table, "narrow_mlp", functools.partial(MLP, widths=(16,)))
+        yield
+
+
+@contextlib.contextmanager
+def _whole_run(path, students, num_epochs=2, **fields):
+    """An uninterrupted run that kept a checkpoint of every tick."""
+    with _tiny_models():
         fields = {"num_epochs": num_epochs, "checkpoint__keep": 1000} | fields
         config = tiny.config(students, **fields)
         found = spaced_kd.run(config, path)
@@ -374,6 +380,17 @@ def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_checkpoint(
         spaced_kd.run(config, tmp_path)
     again = line.latest()
     assert again is not None and again.tick == saved.tick
+
+
+def test_what_takes_long_at_first_is_announced(tmp_path, capsys):
+    """Large networks compile for minutes, in which nothing else is to be seen."""
+    config = tiny.config(SELF_TAUGHT, num_epochs=1, **SELF_FIELDS, progress="plain")
+    with _tiny_models():
+        spaced_kd.run(config, tmp_path)
+    lines = capsys.readouterr().err.splitlines()
+    said = [line for line in lines if line.startswith("compiling: ")]
+    parts = ["train plain", "train twice", "train spaced", "replay spaced"]
+    assert said == [f"compiling: {part}" for part in parts]
 
 
 def test_a_step_of_two_updates_counts_twice(tmp_path):
