@@ -31,6 +31,9 @@ NO_TEACHER = "none"
 SELF_TAUGHT = ("self_kd",)
 """Methods by which a network is its own teacher."""
 
+WITHOUT_TEACHER = ("hard", *SELF_TAUGHT)
+"""Methods that do not look at the run's teacher."""
+
 PLANS = (
     "none",
     "online",
@@ -254,7 +257,8 @@ class OptimConfig:
     schedule_clock: str = option(
         "own",
         "whose updates the schedule counts: own, or teacher (released transformers: a "
-        "replay runs at the teacher's current rate)",
+        "replay runs at the teacher's current rate; self KD: at that of the batch the "
+        "stream is at)",
         choices=("own", "teacher"),
     )
 
@@ -290,11 +294,11 @@ class StudentConfig:
         low=0.0,
         by_method={"self_kd": 4.0},
     )
-    num_epochs: int = option(
-        0,
-        "epochs of the stream that a student without the run's teacher learns (labels "
-        "alone, self KD); 0: config.num_epochs",
-        low=0,
+    epochs_factor: float = option(
+        1.0,
+        "how long a student without the run's teacher learns (labels alone, self KD), "
+        "in config.num_epochs",
+        above=0.0,
     )
     remainder: str = option(
         AUTO,
@@ -506,8 +510,8 @@ class Config:
     )
     reference: str = option(
         DEFAULT_REFERENCE,
-        "students that paired differences are taken to, where the run has them, "
-        "separated by commas",
+        "students that paired differences are taken to, of those the run has, "
+        "separated by commas; empty: none",
         operational=True,
     )
     progress: str = option(
@@ -559,6 +563,8 @@ COMPAT: dict[str, dict[str, str]] = {
 }
 
 METHOD_CHOICES: dict[str, dict[str, dict[str, str]]] = {
+    # A network that learns from labels alone has no teacher to start like.
+    "hard": {compat: {"init": "different"} for compat in COMPAT},
     # Self KD: the released loss is correct there, so it is the recommended one
     # (method B.2 in docs/deviations.md); no teacher to share initial weights with.
     "self_kd": {
@@ -660,9 +666,9 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
         parsed[name] = _resolve_auto(
             _parse(StudentConfig, merged, path), resolved.compat
         )
-    if resolved.reference != DEFAULT_REFERENCE:
-        for name in reference_names(resolved.reference):
-            registry.lookup(parsed, name, "config.reference")
+    wanted = reference_names(resolved.reference)
+    if wanted and wanted != (DEFAULT_REFERENCE,) and not set(wanted) & set(parsed):
+        registry.lookup(parsed, wanted[0], "config.reference")
     return dataclasses.replace(
         resolved,
         student=_resolve_auto(resolved.student, resolved.compat),
@@ -672,7 +678,8 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
 
 def reference_names(field: str) -> tuple[str, ...]:
     """Return the students that `config.reference` names."""
-    return tuple(dict.fromkeys(name.strip() for name in field.split(",")))
+    names = (name.strip() for name in field.split(","))
+    return tuple(dict.fromkeys(name for name in names if name))
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -733,27 +740,27 @@ def _inherit(fields: dict, defaults: dict) -> dict:
 
 def _method_defaults(method: str) -> dict[str, Any]:
     return {
-        field.name: field.metadata["by_method"][method]
+        field.name: field.metadata["by_method"].get(method, field.default)
         for field in dataclasses.fields(StudentConfig)
-        if method in field.metadata.get("by_method", {})
+        if "by_method" in field.metadata
     }
 
 
 def _fill(fields: dict) -> dict:
     """Give the fields that are still open the default of the student's method."""
-    filled = dict(fields)
-    for field in dataclasses.fields(StudentConfig):
-        by_method = field.metadata.get("by_method")
-        if by_method and field.name in fields and fields[field.name] is None:
-            filled[field.name] = by_method.get(fields.get("method"), field.default)
-    return filled
+    defaults = _method_defaults(str(fields.get("method")))
+    return {
+        name: defaults.get(name) if value is None else value
+        for name, value in fields.items()
+    }
 
 
 def _resolve_auto(student: StudentConfig, compat: str) -> StudentConfig:
     choices = auto_choices(compat, vars(student))
     open_names = [n for n in choices if getattr(student, n) == AUTO]
     if student.plan == "none":
-        open_names.append("method")
+        # Whatever the run's other students inherit.
+        open_names += ["method", "quote"]
     return dataclasses.replace(student, **{n: choices[n] for n in open_names})
 
 

@@ -6,10 +6,8 @@ from typing import Any
 
 from spaced_kd.spread import Spread, over_training
 from spaced_kd.tables import Table
+from spaced_kd.types import ENSEMBLE, exit_number
 from spaced_kd.writers import Row
-
-ENSEMBLE = "ensemble"
-"""The mean of all exits' logits, in tables beside the exits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +34,7 @@ def exit_keys(rows: Iterable[Row], prefix: str) -> tuple[str, ...]:
     """
     own = (k.removeprefix(prefix) for row in rows for k in row if k.startswith(prefix))
     found = {key.removesuffix("/acc1") for key in own if key.endswith("/acc1")}
-    numbers = (int(name.removeprefix("exit")) for name in found - {ENSEMBLE})
-    names = [f"exit{number}" for number in sorted(numbers, reverse=True)]
+    names = sorted(found - {ENSEMBLE}, key=exit_number, reverse=True)
     return (*names, *([ENSEMBLE] if ENSEMBLE in found else []))
 
 

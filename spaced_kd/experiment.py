@@ -26,9 +26,9 @@ from spaced_kd.models.base import Model
 from spaced_kd.optim import learning_rate_schedule, make_optimizer
 from spaced_kd.parallel import BatchAxis, SeedGroup, choose_devices, seed_groups
 from spaced_kd.schedule import Clock, Segment, Tick
-from spaced_kd.state import SeedState, init_state
+from spaced_kd.state import BRANCHES, SeedState, init_state
 from spaced_kd.steps import Network, Student
-from spaced_kd.types import Dataset, Device, ModelOutput, Split
+from spaced_kd.types import ENSEMBLE, Dataset, Device, ModelOutput, Split
 from spaced_kd.views import Streams
 
 
@@ -343,8 +343,7 @@ def _check_networks(experiment: Experiment) -> None:
                 "config.teacher.model='none'; name a model there, or set "
                 "method='self_kd' or plan='none'."
             )
-        if outputs.branch_logits is None:
-            _refuse_without_branches(config.students[name], student, field)
+        _refuse_branches_amiss(config.students[name], student, outputs, field)
         _refuse_shuffling_nothing(config.students[name], student, field)
 
 
@@ -369,17 +368,18 @@ def _refuse_shuffling_nothing(
         )
 
 
-def _refuse_without_branches(
-    config: StudentConfig, student: Student, field: str
+def _refuse_branches_amiss(
+    config: StudentConfig, student: Student, outputs: ModelOutput, field: str
 ) -> None:
-    if student.method.needs_branches:
-        what = f"method='{config.method}'"
-    elif config.quote == "ensemble":
-        what = "quote='ensemble'"
-    else:
-        return
-    raise ConfigError(
-        f"{field}.{what} needs a network with several exits, but model="
-        f"'{config.model}' has one; take its name with '_branches', e.g. "
-        "'resnet18_branches'."
-    )
+    trains = BRANCHES in student.method.trains
+    if trains and outputs.branch_logits is None:
+        raise ConfigError(
+            f"{field}.method='{config.method}' needs a network with several exits, but "
+            f"model='{config.model}' has one; take its name with '_branches', e.g. "
+            "'resnet18_branches'."
+        )
+    if config.quote == ENSEMBLE and not trains:
+        raise ConfigError(
+            f"{field}.quote='ensemble' quotes branches that method='{config.method}' "
+            "does not train; set quote='deepest', or method='self_kd'."
+        )

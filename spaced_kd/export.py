@@ -20,10 +20,9 @@ from spaced_kd import backend, flags, metrics, model_card, registry, results, we
 from spaced_kd.checkpoint import Checkpoint, CheckpointLine
 from spaced_kd.config import ArchConfig
 from spaced_kd.errors import CheckpointError, ConfigError, SpacedKDError
-from spaced_kd.exits import ENSEMBLE
 from spaced_kd.models import make_model
 from spaced_kd.models.base import Model
-from spaced_kd.types import Variables
+from spaced_kd.types import ENSEMBLE, Variables
 from spaced_kd.writers import read_json, storage_error, write_whole
 
 USAGE = """Write one student of a run as safetensors, with a model card.

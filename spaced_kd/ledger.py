@@ -111,8 +111,8 @@ def summary(parts: Experiment) -> list[str]:
         own = schedule.student_clock(student, parts.clock)
         line = f"{name} ({student.method}, {student.plan}): "
         line += f"{parts.updates[name]:,} updates"
-        if student.num_epochs:
-            line += f" in {own.num_epochs} epochs"
+        if own != parts.clock:
+            line += f" in {own.num_epochs:g} epochs"
         if schedule.SCHEDULES[student.plan] in schedule.WITH_INTERVAL:
             steps_ahead = schedule.interval_steps(name, student, own)
             line += f", interval {student.space_interval_epochs:g} epochs = "

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from spaced_kd import losses
-from spaced_kd.types import Metrics, Predictions
+from spaced_kd.types import ENSEMBLE, Metrics, Predictions, exit_name
 
 
 def is_correct(logits: jax.Array, labels: jax.Array, k: int = 1) -> jax.Array:
@@ -59,7 +59,7 @@ def teacher_gap(
 
 def exit_names(num_exits: int) -> tuple[str, ...]:
     """Return the exits' names, the deepest first: exit4, exit3, exit2, exit1."""
-    return tuple(f"exit{number}" for number in range(num_exits, 0, -1))
+    return tuple(exit_name(number) for number in range(num_exits, 0, -1))
 
 
 def ensemble(found: Predictions) -> jax.Array:
@@ -84,7 +84,7 @@ def by_exit(found: Predictions, labels: jax.Array) -> Metrics:
     measured: Metrics = {}
     names = exit_names(exits.shape[1])
     by_name = {name: exits[:, place] for place, name in enumerate(names)}
-    for name, logits in (by_name | {"ensemble": ensemble(found)}).items():
+    for name, logits in (by_name | {ENSEMBLE: ensemble(found)}).items():
         own = classification(logits, labels)
         measured[f"{name}/acc1"], measured[f"{name}/loss"] = own["acc1"], own["loss"]
     for name, logits in list(by_name.items())[1:]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from spaced_kd.config import SELF_TAUGHT
+from spaced_kd.config import SELF_TAUGHT, WITHOUT_TEACHER
 from spaced_kd.results import LAST, NetworkResult, Results
 from spaced_kd.types import Variables
 
@@ -162,8 +162,8 @@ def _facts(about, config, student, results: Results, variables) -> dict[str, Any
         interval = (
             f"{net.space_interval_epochs:g} epochs = {net.space_interval_steps:,} steps"
         )
-    epochs = student["num_epochs"] or config["num_epochs"]
-    taught = student["method"] not in ("hard", *SELF_TAUGHT)
+    epochs = f"{student['epochs_factor'] * config['num_epochs']:g}"
+    taught = student["method"] not in WITHOUT_TEACHER
     options = ", ".join(f"{k} {v}" for k, v in sorted(about["arch"].items()))
     return {
         "parameters": f"{count:,}",

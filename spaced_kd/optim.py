@@ -84,14 +84,14 @@ OPTIMIZERS: dict[str, Callable[[OptimConfig], optax.GradientTransformation]] = {
 def make_optimizer(config: OptimConfig) -> optax.GradientTransformation:
     """Return the optimiser that `config.name` names, without its learning rate.
 
-    An update is `params - rate * direction` (`descend`). The trunk and the side of a
-    network have states of their own, counts included, so that one can rest.
+    An update is `params - rate * direction` (`descend`). Each of `state.PARTS` has a
+    state of its own, count included, so that it can rest.
 
     Raises:
       ConfigError: unknown name.
     """
     tx = registry.lookup(OPTIMIZERS, config.name, "optim.name")(config)
-    return optax.partition({state.TRUNK: tx, state.SIDE: tx}, state.parts)
+    return optax.partition(dict.fromkeys(state.PARTS, tx), state.part_labels)
 
 
 def descend(params: Params, direction: Params, rate: jax.Array) -> Params:

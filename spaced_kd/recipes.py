@@ -7,7 +7,7 @@ released code differ.
 from typing import Any
 
 from spaced_kd import config as config_lib
-from spaced_kd.config import NO_TEACHER, SELF_TAUGHT
+from spaced_kd.config import NO_TEACHER, SELF_TAUGHT, ArchConfig
 
 ConfigDict = Any
 """An `ml_collections.ConfigDict`, whose fields no type checker knows."""
@@ -80,7 +80,7 @@ def own_teacher(config: ConfigDict) -> None:
     """Make every student its own teacher, to be compared as `self_kd_arms` says."""
     config.teacher.model = NO_TEACHER
     config.student.method = "self_kd"
-    config.reference = "self_kd,self_kd_double"
+    config.reference = "self_kd,self_kd_double,interleaved"
 
 
 def self_kd_arms(config: ConfigDict) -> dict[str, ConfigDict]:
@@ -93,18 +93,21 @@ def self_kd_arms(config: ConfigDict) -> dict[str, ConfigDict]:
     stops at half of the epochs with the updates of self_kd.
 
     Args:
-      config: with `num_epochs`, at least 2, and as `student.model` a network that has
-        branches; the interval is `student.space_interval_epochs`, 4.0 if left open.
+      config: with a network that has branches as `student.model`; the interval is
+        `student.space_interval_epochs`, 4.0 if left open.
     """
-    student, epochs = config_lib.student, config.num_epochs
+    student = config_lib.student
     trunk = config.student.model.removesuffix("_branches")
+    baseline: ConfigDict = student(plan="none", model=trunk)
+    # Of all options of a network the one that its trunk has not.
+    baseline.arch.branch = ArchConfig().branch
     return {
-        "baseline": student(plan="none", model=trunk),
+        "baseline": baseline,
         "self_kd": student(plan="online"),
-        "self_kd_double": student(plan="online", num_epochs=2 * epochs),
+        "self_kd_double": student(plan="online", epochs_factor=2.0),
         "interleaved": student(plan="interleaved"),
         "spaced": student(plan="spaced"),
-        "spaced_half": student(plan="spaced", num_epochs=epochs // 2),
+        "spaced_half": student(plan="spaced", epochs_factor=0.5),
     }
 
 
@@ -222,9 +225,6 @@ def _smoke_data(data: ConfigDict) -> None:
 
 
 def _smoke_epochs(config: ConfigDict, num_epochs: int) -> None:
-    for student in config.students.values():
-        if student.num_epochs:
-            student.num_epochs = student.num_epochs * num_epochs // config.num_epochs
     config.num_epochs = num_epochs
     if config.student.method in SELF_TAUGHT:
         config.student.space_interval_epochs = 1.0  # fits into half of the epochs

@@ -175,12 +175,17 @@ class Results:
     def _difference(self, net: NetworkResult, reference: str) -> str:
         if reference not in net.acc1_last_minus:
             return "-"
-        mark = " †" if self._off_budget(net, reference) else ""
+        mark = ""
+        if self._off_budget(net, reference):
+            mark = f" † {100 * self._excess(net, reference):+.3g} %"
         return str(net.acc1_last_minus[reference]) + mark
 
     def _off_budget(self, net: NetworkResult, reference: str) -> bool:
+        return abs(self._excess(net, reference)) > 0.01
+
+    def _excess(self, net: NetworkResult, reference: str) -> float:
         budget = self.students[reference].updates
-        return abs(net.updates - budget) > 0.01 * budget
+        return (net.updates - budget) / budget
 
     def _notes(self) -> Iterable[str]:
         if not self.complete:
@@ -192,8 +197,8 @@ class Results:
             for reference in net.acc1_last_minus
         ):
             yield (
-                "† updates differ from those subtracted by more than 1 %: not a "
-                "comparison at equal training."
+                "† so much more or less training (updates) than what is subtracted, "
+                "where it is over 1 %."
             )
         counts = [len(net.seeds) for net in self.networks.values()]
         least, most = min(counts), max(counts)

@@ -23,7 +23,12 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from spaced_kd.config import SELF_TAUGHT, StudentConfig, space_interval_steps
+from spaced_kd.config import (
+    SELF_TAUGHT,
+    WITHOUT_TEACHER,
+    StudentConfig,
+    space_interval_steps,
+)
 from spaced_kd.errors import ConfigError
 
 
@@ -99,12 +104,12 @@ class Clock:
     """The stream's time, and the teacher's: `steps_per_epoch` steps are one pass."""
 
     steps_per_epoch: int
-    num_epochs: int
+    num_epochs: float
 
     @property
     def total_steps(self) -> int:
         """Batches of the whole training."""
-        return self.steps_per_epoch * self.num_epochs
+        return round(self.steps_per_epoch * self.num_epochs)
 
 
 def no_kd(name: str, student: StudentConfig, clock: Clock) -> Course:
@@ -133,9 +138,8 @@ def spaced(name: str, student: StudentConfig, clock: Clock) -> Course:
     """Replay the last I batches at every multiple of I (paper Eq. 5, Alg. 2)."""
     interval = interval_steps(name, student, clock)
     whole, first = Span(0, clock.total_steps), interval
-    if student.method in SELF_TAUGHT and student.trigger == "released":
-        # There n mod I == 0 with n = step + 1 - steps_per_epoch (method B.3).
-        first = (clock.steps_per_epoch - 1) % interval + 1
+    if _is_released(student):
+        first = _released_triggers(clock, interval)[0]
     return Course(replays=_rounds(whole, interval, student.remainder, first))
 
 
@@ -209,17 +213,18 @@ def interval_steps(name: str, student: StudentConfig, clock: Clock) -> int:
     interval = space_interval_steps(student, per_epoch)
     field = f"config.students.{name}.space_interval_epochs={epochs:g}"
     if interval < 1:
+        instead = "interleaved" if student.method in SELF_TAUGHT else "online"
         # Rounded up, so that the value in the message works when typed in.
         smallest = math.ceil(1e4 / per_epoch) / 1e4
         raise ConfigError(
             f"{field} is {epochs * per_epoch:.3g} of {per_epoch} steps an epoch, which "
-            f"rounds to 0; give at least {smallest:g} (1 step), or plan='online'."
+            f"rounds to 0; give at least {smallest:g} (1 step), or plan='{instead}'."
         )
     if interval > clock.total_steps:
         raise ConfigError(
             f"{field} ({interval} steps) is longer than the training, "
-            f"num_epochs={clock.num_epochs} ({clock.total_steps} steps): the "
-            f"student would never train; give at most {clock.num_epochs}, or "
+            f"num_epochs={clock.num_epochs:g} ({clock.total_steps} steps): the "
+            f"student would never train; give at most {clock.num_epochs:g}, or "
             "plan='offline'."
         )
     return interval
@@ -249,13 +254,30 @@ def _rounds(
     return tuple((span.stop, span) for span in spans)
 
 
+def _is_released(student: StudentConfig) -> bool:
+    itself = student.plan == "spaced" and student.method in SELF_TAUGHT
+    return itself and student.trigger == "released"
+
+
+def _released_triggers(clock: Clock, interval: int) -> range:
+    """Return where the released self KD replays: n mod I == 0 (method B.3).
+
+    There n = step + 1 - steps_per_epoch, because epochs are counted from 0 and meant
+    to be counted from 1.
+    """
+    first = (clock.steps_per_epoch - 1) % interval + 1
+    return range(first, clock.total_steps + 1, interval)
+
+
 def _lead_itself(
     name: str, student: StudentConfig, course: Course, clock: Clock
 ) -> Course:
     """Add what a network does that is its own teacher, where it is not in lockstep."""
     skipped = ()
-    if student.trigger == "released":
-        skipped = tuple((Span(at - 1, at), None) for at, _ in course.replays)
+    if _is_released(student):
+        interval = interval_steps(name, student, clock)
+        triggers = _released_triggers(clock, interval)
+        skipped = tuple((Span(at - 1, at), None) for at in triggers)
     taken = sorted((*course.lockstep, *skipped), key=lambda entry: entry[0])
     edges = [0, *(edge for span, _ in taken for edge in span), clock.total_steps]
     free = (Span(*pair) for pair in zip(edges[::2], edges[1::2], strict=True))
@@ -279,7 +301,7 @@ def make_plan(
 
     Args:
       students: by name.
-      clock: the run's; a student's own `num_epochs` may end before or after it.
+      clock: the run's; a student's `epochs_factor` may end it before or after that.
       teacher: whether the run has one.
       together: keep students without a teacher in one segment all the same, so that
         each batch is fetched once. Then a program is compiled for every set of them
@@ -317,21 +339,28 @@ def make_plan(
 
 def _course(name: str, student: StudentConfig, clock: Clock) -> Course:
     own = student_clock(student, clock)
-    itself = student.method in SELF_TAUGHT
-    if own != clock and not itself and student.plan != "none":
+    if own != clock and student.method not in WITHOUT_TEACHER:
         raise ConfigError(
-            f"config.students.{name}.num_epochs={student.num_epochs}, but this student "
-            "learns from the run's teacher; leave it at 0, and set config.num_epochs."
+            f"config.students.{name}.epochs_factor={student.epochs_factor:g}, but this "
+            "student learns from the run's teacher; leave it at 1, and set "
+            "config.num_epochs."
+        )
+    if own.total_steps < 1:
+        raise ConfigError(
+            f"config.students.{name}.epochs_factor={student.epochs_factor:g} of "
+            f"{clock.total_steps} steps rounds to 0; give at least "
+            f"{1 / clock.total_steps:.2g}."
         )
     course = SCHEDULES[student.plan](name, student, own)
-    return _lead_itself(name, student, course, own) if itself else course
+    if student.method in SELF_TAUGHT:
+        return _lead_itself(name, student, course, own)
+    return course
 
 
 def student_clock(student: StudentConfig, clock: Clock) -> Clock:
     """Return the part of the stream's time that a student takes part in."""
-    if not student.num_epochs:
-        return clock
-    return dataclasses.replace(clock, num_epochs=student.num_epochs)
+    epochs = clock.num_epochs * student.epochs_factor
+    return dataclasses.replace(clock, num_epochs=epochs)
 
 
 def cut(

@@ -1,5 +1,6 @@
 """The state of one network: what an update reads and writes, and nothing else."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -18,7 +19,7 @@ class NetState(flax.struct.PyTreeNode):
     params: what the optimiser moves, {"net": ..., "method": ...}: the feature adaptor
       belongs to the student (released code, nets.py).
     batch_stats: BatchNorm's running statistics, {} without BatchNorm.
-    opt_state: the optimiser's, one for the trunk and one for the side.
+    opt_state: the optimiser's, one for each of `PARTS`.
     """
 
     step: jax.Array
@@ -46,9 +47,10 @@ class Frozen(NamedTuple):
 SeedState = dict[str, NetState]
 """All networks of one repetition: "teacher", if it has one, and students by name."""
 
-TRUNK, SIDE = "trunk", "side"
-"""Parts of a network that have optimiser states of their own: what the deepest exit
-needs, and what only the method or the branches need."""
+TRUNK, METHOD, BRANCHES, SOFT_HEAD = PARTS = "trunk", "method", "branches", "soft_head"
+"""Parts of the parameters that have optimiser states of their own, so that each can
+rest: what the deepest exit's logits need, the method's, those of branches alone, the
+head that only soft targets train (DeiT's distillation token)."""
 
 
 def init_state(
@@ -71,34 +73,44 @@ def init_state(
 
 
 def part_of(path: tuple) -> str:
-    """Return whether the parameter at a tree path is of the trunk or of the side.
+    """Return which of `PARTS` the parameter at a tree path belongs to.
 
-    Of the side are the method's parameters and those of modules called branch*
-    (spaced_kd/models/base.py).
+    Told by names (spaced_kd/models/base.py).
     """
     names = [str(getattr(entry, "key", "")) for entry in path]
-    side = names[:1] == ["method"] or any(n.startswith("branch") for n in names)
-    return SIDE if side else TRUNK
+    if names[:1] == ["method"]:
+        return METHOD
+    if any(name.startswith("branch") for name in names):
+        return BRANCHES
+    return SOFT_HEAD if "head_dist" in names else TRUNK
 
 
-def parts(params: Params) -> Params:
+def part_labels(params: Params) -> Params:
     """Return each parameter's part, as `optax.partition` asks for it."""
     return jax.tree_util.tree_map_with_path(lambda path, _: part_of(path), params)
 
 
-def keep_side(new: NetState, old: NetState) -> NetState:
-    """Return `new` with the side's parameters and optimiser state as in `old`.
+def rest(new: NetState, old: NetState, resting: Iterable[str]) -> NetState:
+    """Return `new` with parameters and optimiser state of some parts as in `old`.
 
     A zero gradient would not do: decay and momentum would still move them, and Adam's
     count would go on.
+
+    Args:
+      new: after an update.
+      old: before it.
+      resting: of `PARTS`.
     """
+    kept = frozenset(resting)
 
-    def pick(path, fresh, kept):
-        return kept if part_of(path) == SIDE else fresh
+    def pick(path, fresh, before):
+        return before if part_of(path) in kept else fresh
 
-    fresh, kept = new.opt_state, old.opt_state
-    inner = fresh.inner_states | {SIDE: kept.inner_states[SIDE]}
+    inner = {
+        part: (old if part in kept else new).opt_state.inner_states[part]
+        for part in PARTS
+    }
     return new.replace(
         params=jax.tree_util.tree_map_with_path(pick, new.params, old.params),
-        opt_state=fresh._replace(inner_states=inner),
+        opt_state=new.opt_state._replace(inner_states=inner),
     )

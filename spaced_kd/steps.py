@@ -26,7 +26,7 @@ from spaced_kd.parallel import BatchAxis
 from spaced_kd.passes import at_once, in_parts, run_model
 from spaced_kd.schedule import HARD, Lockstep, Member, Replay, Segment
 from spaced_kd.shuffle import shuffle_examples
-from spaced_kd.state import Frozen, NetState, SeedState, keep_side
+from spaced_kd.state import PARTS, TRUNK, Frozen, NetState, SeedState, rest
 from spaced_kd.types import Batch, Metrics, ModelOutput, Variables
 
 
@@ -161,6 +161,7 @@ def make_teacher_forward(
 
 
 def _make_step(network: Network, method: Method, axis: BatchAxis):
+    resting = set(PARTS) - {TRUNK, *method.trains}
     run = at_once
     if network.micro_batches > 1:
         run = functools.partial(in_parts, network.micro_batches)
@@ -190,8 +191,7 @@ def _make_step(network: Network, method: Method, axis: BatchAxis):
             batch_stats=passed.batch_stats,
             opt_state=opt_state,
         )
-        if not method.trains_side:
-            new = keep_side(new, state)
+        new = rest(new, state, resting)
         return new, passed.outputs, measured
 
     return step

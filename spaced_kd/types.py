@@ -23,6 +23,20 @@ Variables = Mapping[str, Any]
 """What `model.apply` reads: {"params": ..., "batch_stats": ...}."""
 
 
+ENSEMBLE = "ensemble"
+"""The mean of all exits' logits, in tables beside the exits."""
+
+
+def exit_name(number: int) -> str:
+    """Return how an exit is called; they are numbered from 1, the shallowest."""
+    return f"exit{number}"
+
+
+def exit_number(name: str) -> int:
+    """Return the number of an exit that `exit_name` named."""
+    return int(name.removeprefix("exit"))
+
+
 class ModelOutput(NamedTuple):
     """What every network returns for a batch.
 

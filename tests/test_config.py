@@ -152,6 +152,15 @@ def test_a_reference_that_no_student_has_is_refused():
         from_config_dict(_with(reference="onlin"))
 
 
+def test_references_may_be_absent_or_none_but_not_all_mistyped():
+    """An arm that is left out of a comparison must not stop it."""
+    for value in ("", "online, gone", "spaced,"):
+        assert from_config_dict(_with(reference=value)).reference == value
+    assert config_lib.reference_names("a, b,,a") == ("a", "b")
+    with pytest.raises(ConfigError, match="config.reference='onlin'"):
+        from_config_dict(_with(reference="onlin,spacd"))
+
+
 @pytest.mark.parametrize("compat", COMPAT)
 def test_compat_decides_what_is_left_open_and_nothing_else(compat):
     """Every cell of the table reaches a student; an explicit value beats it."""

@@ -328,6 +328,22 @@ def test_self_kd_of_a_transformer_has_the_loss_of_the_paper(variant):
     assert (student.optim.name, student.optim.schedule_clock) == ("adamw", "own")
 
 
+def test_arms_stay_matched_when_fields_are_overridden():
+    """As --config.num_epochs, or .student.arch.branch and .quote: after the file."""
+    raw = _load("paper/table2_resnet18_cifar100", "recommended")
+    raw.num_epochs = 8
+    raw.student.arch.branch = "bottleneck"
+    raw.student.quote = "ensemble"
+    config = from_config_dict(raw)
+    plan = schedule.make_plan(config.students, Clock(10, 8), teacher=False)
+    assert schedule.updates(plan) == {
+        "baseline": 80, "self_kd": 80, "self_kd_double": 160,
+        "interleaved": 160, "spaced": 160, "spaced_half": 80,
+    }  # fmt: skip
+    assert config.students["baseline"].quote == "deepest"
+    experiment.build(config, _blank(config))
+
+
 @pytest.mark.parametrize("name", SELF_TAUGHT)
 def test_self_kd_has_its_baseline_and_its_controls(name):
     """The baseline is the trunk alone; the rest have branches and one interval."""
@@ -338,16 +354,16 @@ def test_self_kd_has_its_baseline_and_its_controls(name):
     assert (plain.plan, plain.quote) == ("none", "deepest")
     branched = {n: s for n, s in students.items() if n != "baseline"}
     assert {s.model for s in branched.values()} == {f"{plain.model}_branches"}
-    assert {
-        n: (s.plan, s.num_epochs / config.num_epochs) for n, s in branched.items()
-    } == {
-        "self_kd": ("online", 0),
+    assert {n: (s.plan, s.epochs_factor) for n, s in branched.items()} == {
+        "self_kd": ("online", 1),
         "self_kd_double": ("online", 2),
-        "interleaved": ("interleaved", 0),
-        "spaced": ("spaced", 0),
+        "interleaved": ("interleaved", 1),
+        "spaced": ("spaced", 1),
         "spaced_half": ("spaced", 0.5),
     }
-    alike = {dataclasses.replace(s, plan="", num_epochs=0) for s in branched.values()}
+    alike = {
+        dataclasses.replace(s, plan="", epochs_factor=1.0) for s in branched.values()
+    }
     assert len(alike) == 1
     interval = 1.5 if config.data.name == "imagenet" else 4.0
     assert students["spaced"].space_interval_epochs == interval

@@ -6,8 +6,9 @@ import shlex
 
 import pytest
 
-from spaced_kd import main
-from spaced_kd.config import from_config_dict
+from spaced_kd import main, schedule
+from spaced_kd.config import base_config, from_config_dict, student
+from spaced_kd.schedule import Clock
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCUMENTS = [
@@ -64,6 +65,21 @@ def test_the_notebook_example_in_the_readme_runs(tmp_path, monkeypatch):
     exec(code[1], scope)
     assert scope["results"].complete
     assert (tmp_path / "runs" / "mine" / "report.html").exists()
+
+
+def test_the_self_kd_example_in_the_readme_is_what_the_text_says():
+    """As printed: one network alone, and the arms with the updates named there."""
+    text = (ROOT / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(config\.teacher\.model = .*?)```", text, re.S)
+    scope = {"config": base_config(), "student": student}
+    exec(code, scope)
+    config = from_config_dict(scope["config"])
+    plan = schedule.make_plan(config.students, Clock(10, 80), teacher=False)
+    once, twice = 800, 1600
+    assert schedule.updates(plan) == {
+        "baseline": once, "self_kd": once, "self_kd_double": twice,
+        "interleaved": twice, "spaced": twice, "spaced_half": once,
+    }  # fmt: skip
 
 
 def test_no_placeholder_is_left():

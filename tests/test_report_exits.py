@@ -31,7 +31,7 @@ STEPS_PER_EPOCH = 10
 STUDENTS = {
     "plain": {"plan": "none", "method": "hard"},
     "online": {"plan": "online"},
-    "double": {"plan": "online", "num_epochs": 4},
+    "double": {"plan": "online", "epochs_factor": 2.0},
     "interleaved": {"plan": "interleaved"},
     "spaced": {"plan": "spaced"},
 }

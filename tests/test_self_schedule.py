@@ -127,10 +127,10 @@ def test_the_controls_have_the_updates_they_are_made_for():
     students = {
         "labels": _student(plan="none", method="hard"),
         "plain": _student(plan="online"),
-        "double": _student(plan="online", num_epochs=160),
+        "double": _student(plan="online", epochs_factor=2.0),
         "interleaved": _student(plan="interleaved"),
         "spaced": _student(space_interval_epochs=4.0),
-        "half": _student(space_interval_epochs=4.0, num_epochs=40),
+        "half": _student(space_interval_epochs=4.0, epochs_factor=0.5),
     }
     plan = schedule.make_plan(students, PAPER, teacher=False)
     two = (31280, 31280)
@@ -158,7 +158,7 @@ def test_networks_that_share_nothing_have_segments_of_their_own():
     students = {
         "a": _student(plan="online"),
         "b": _student(space_interval_epochs=1.0),
-        "c": _student(plan="online", num_epochs=3),
+        "c": _student(plan="online", epochs_factor=1.5),
     }
     clock = Clock(4, 2)
     apart = schedule.make_plan(students, clock, teacher=False)
@@ -173,7 +173,10 @@ def test_networks_that_share_nothing_have_segments_of_their_own():
 
 def test_beside_a_teacher_which_ends_earlier():
     """A run may compare both kinds; the teacher stops after its own epochs."""
-    students = {"kd": StudentConfig(), "own": _student(plan="online", num_epochs=3)}
+    students = {
+        "kd": StudentConfig(),
+        "own": _student(plan="online", epochs_factor=1.5),
+    }
     plan = schedule.make_plan(students, Clock(4, 2))
     assert schedule.updates(plan) == {"teacher": 8, "kd": 8, "own": 12}
     assert [s.teacher for s in plan if isinstance(s, Lockstep)] == [True, False]
@@ -200,9 +203,47 @@ def test_two_updates_a_batch_are_evaluated_after_every_epoch_of_updates(rate):
 def test_what_a_network_cannot_do_alone():
     with pytest.raises(ConfigError, match="needs a teacher apart"):
         schedule.make_plan({"s": _student(plan="constant_ahead")}, Clock(4, 8))
-    longer = {"s": StudentConfig(plan="online", num_epochs=5)}
-    with pytest.raises(ConfigError, match=r"s\.num_epochs=5.*config\.num_epochs"):
+    longer = {"s": StudentConfig(plan="online", epochs_factor=2.5)}
+    with pytest.raises(ConfigError, match=r"s\.epochs_factor=2.5.*config\.num_epochs"):
         schedule.make_plan(longer, Clock(4, 2))
+    with pytest.raises(ConfigError, match="rounds to 0; give at least 0.12"):
+        schedule.make_plan({"s": _student(epochs_factor=0.01)}, Clock(4, 2))
+    with pytest.raises(ConfigError, match="plan='interleaved'"):
+        schedule.make_plan({"s": _student(space_interval_epochs=0.01)}, Clock(4, 2))
+
+
+def test_a_network_on_labels_may_train_longer_than_the_teacher():
+    """It does not look at the teacher, whatever its plan is called."""
+    longer = {"s": StudentConfig(method="hard", plan="online", epochs_factor=1.5)}
+    plan = schedule.make_plan(longer, Clock(4, 2), teacher=False)
+    assert schedule.updates(plan) == {"s": 12}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"plan": "offline", "remainder": "flush"},
+        {"plan": "critical_period", "space_interval_epochs": 0.5},
+        {"space_interval_epochs": 0.75, "remainder": "flush"},
+    ],
+)
+def test_only_a_released_trigger_takes_the_step_on_the_labels(fields):
+    """Not the end of a run, nor of a window: 12 batches, 12 steps on their labels."""
+    kinds = {
+        trigger: _counts(
+            _steps(
+                schedule.make_plan(
+                    {"s": _student(trigger=trigger, **fields)},
+                    Clock(4, 3),
+                    teacher=False,
+                )
+            )
+        )[0]
+        for trigger in ("interval", "released")
+    }
+    # Intervals of 3 from step 1 on: at 1, 4, 7 and 10; the rest is flushed at 12.
+    triggers = 4 if fields.get("plan") is None else 0
+    assert kinds == {"interval": 12, "released": 12 - triggers}
 
 
 @pytest.mark.parametrize("outside", ["online", "hard_only"])

@@ -305,7 +305,7 @@ def test_outside_a_window_without_teaching_the_adaptor_does_not_move():
         states, Lockstep(2, 4, (Member("s", updates=("hard",)),))
     )
     after = _host(states[0]["s"])
-    momentum = lambda s: s.opt_state.inner_states["side"]
+    momentum = lambda s: s.opt_state.inner_states["method"]
     method = lambda s: (s.params["method"], momentum(s))
     chex.assert_trees_all_equal(method(before), method(after))
     assert any(np.any(x) for x in jax.tree.leaves(momentum(before)))

@@ -33,7 +33,7 @@ STUDENTS = {
     "spaced": student(plan="spaced", space_interval_epochs=1.5, remainder="flush"),
 }
 SELF_TAUGHT = {
-    "plain": student(plan="online", num_epochs=3),
+    "plain": student(plan="online", epochs_factor=1.5),
     "twice": student(plan="interleaved"),
     "spaced": student(plan="spaced", space_interval_epochs=0.5),
 }

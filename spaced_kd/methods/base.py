@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 
-from spaced_kd import losses, registry
+from spaced_kd import losses, registry, state
 from spaced_kd.config import StudentConfig
 from spaced_kd.parallel import BatchAxis
 from spaced_kd.types import Batch, Metrics, ModelOutput, Params
@@ -22,9 +22,9 @@ class Method(NamedTuple):
       `needs_teacher` is False); step is the student's completed updates. The scalar is
       already reduced over the global batch.
     needs_teacher: False spares the teacher's forward pass.
-    trains_side: False leaves the method's parameters, those of branches, and their
-      optimiser state exactly as they are (a zero gradient would still decay them).
-    needs_branches: whether the student must be a network with branches.
+    trains: parts of the student (`state.PARTS`) that the loss reaches beside the trunk.
+      The others and their optimiser state stay exactly as they are (a zero gradient
+      would still decay them). With "branches", the student must have some.
     """
 
     init: Callable[[jax.Array, ModelOutput, ModelOutput | None], Params]
@@ -33,8 +33,7 @@ class Method(NamedTuple):
         tuple[jax.Array, Metrics],
     ]
     needs_teacher: bool = True
-    trains_side: bool = True
-    needs_branches: bool = False
+    trains: tuple[str, ...] = (state.METHOD, state.SOFT_HEAD)
 
 
 def make_soft_loss(

@@ -25,4 +25,4 @@ def make_loss(axis: BatchAxis, label_smoothing: float = 0.0) -> Method:
         hard_loss = losses.batch_mean(per_example, batch.mask, axis)
         return hard_loss, {"hard_loss": hard_loss}
 
-    return Method(init, loss, needs_teacher=False, trains_side=False)
+    return Method(init, loss, needs_teacher=False, trains=())

@@ -15,11 +15,14 @@ from typing import cast
 import jax
 from jax import lax
 
-from spaced_kd import losses, registry
+from spaced_kd import losses, registry, state
 from spaced_kd.config import StudentConfig
 from spaced_kd.layers import Dense
 from spaced_kd.methods.base import Method, make_soft_loss
 from spaced_kd.parallel import BatchAxis
+from spaced_kd.types import exit_name
+
+_BRANCHES_OF_A_RESNET = 3
 
 
 def make(config: StudentConfig, axis: BatchAxis, updates: int) -> Method:
@@ -45,7 +48,7 @@ def make(config: StudentConfig, axis: BatchAxis, updates: int) -> Method:
         """Return the branches whose features count: adaptor's name -> place."""
         if not config.feature_weight:
             return {}
-        return {f"exit{num_branches - k}": k for k in range(first, num_branches)}
+        return {exit_name(num_branches - k): k for k in range(first, num_branches)}
 
     def init(key, student, teacher):
         del teacher
@@ -84,7 +87,8 @@ def make(config: StudentConfig, axis: BatchAxis, updates: int) -> Method:
     def loss(params, student, teacher, batch, step):
         del teacher, step
         count = student.branch_logits.shape[1]
-        weight = 3.0 / count if config.branch_reduction == "mean_times_3" else 1.0
+        mean = config.branch_reduction == "mean_times_3"
+        weight = _BRANCHES_OF_A_RESNET / count if mean else 1.0
         hard = hard_fn(student.logits, batch.label)
         hard = losses.batch_mean(hard, batch.mask, axis)
         branch_hard, soft = (weight * x for x in branch_losses(student, batch))
@@ -100,4 +104,5 @@ def make(config: StudentConfig, axis: BatchAxis, updates: int) -> Method:
             metrics["feature_loss"] = features
         return total, metrics
 
-    return Method(init, loss, needs_teacher=False, needs_branches=True)
+    trains = (state.METHOD, state.BRANCHES)
+    return Method(init, loss, needs_teacher=False, trains=trains)

@@ -23,7 +23,7 @@ class Model(nn.Module):
     parameter that belongs to branches alone a top-level name that starts with `branch`,
     and no other: what trains the deepest exit alone finds by it what must not move. The
     trunk keeps the names, and so for one key the initial values, of the network without
-    branches.
+    branches. For the same reason a head that gives `soft_logits` is called `head_dist`.
 
     num_classes: width of the logits.
     axis: the devices that share a batch; only training calls may name one.

@@ -45,7 +45,10 @@ def settings(config: Mapping[str, Any]) -> list[Setting]:
     rest = {name: value for name, value in config.items() if name != "students"}
     rows = list(_compare(rest, _defaults(config), _docs(Config)))
     for name, student in config["students"].items():
-        special = config["student"] | special_choices(config["compat"], student)
+        # What `config.student` resolved to says nothing of another method's choices.
+        same = student["method"] == config["student"]["method"]
+        choices = special_choices if same else auto_choices
+        special = config["student"] | choices(config["compat"], student)
         inherited = _choose(student, special, config["student"])
         docs = _docs(StudentConfig)
         rows += _compare(student, inherited, docs, f"students.{name}.")

@@ -12,10 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from spaced_kd.config import SELF_TAUGHT
-from spaced_kd.exits import ENSEMBLE, ExitResult
+from spaced_kd.exits import ExitResult
 from spaced_kd.report import curves, style
 from spaced_kd.report.style import Look
 from spaced_kd.results import NetworkResult
+from spaced_kd.types import ENSEMBLE, exit_number
 from spaced_kd.writers import Row
 
 PANEL_INCHES = 1.35
@@ -173,4 +174,4 @@ def exit_looks(names: Sequence[str]) -> dict[str, Look]:
 
 def _number(name: str) -> int:
     """Return an exit's number, from 1; 0 for the ensemble, which is none of them."""
-    return 0 if name == ENSEMBLE else int(name.removeprefix("exit"))
+    return 0 if name == ENSEMBLE else exit_number(name)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jinja2
 
 from spaced_kd import results as results_lib
+from spaced_kd.errors import CheckpointError
 from spaced_kd.progress import duration
 from spaced_kd.report import style
 from spaced_kd.report.configuration import environment, settings
@@ -86,6 +87,11 @@ def read(workdir: Path) -> Workdir:
     """
     described = read_json(workdir / "config.json")
     config, plan = described["config"], read_json(workdir / "plan.json")
+    if "total_steps" not in plan:
+        raise CheckpointError(
+            f"{workdir / 'plan.json'} is of another version of spaced_kd; report the "
+            "run with that version."
+        )
     rows = results_lib.read_log(workdir / "metrics.jsonl")
     timings = results_lib.read_log(workdir / "timings.jsonl")
     env = workdir / "env.json"

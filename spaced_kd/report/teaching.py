@@ -61,9 +61,13 @@ def sentence(config: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
         f"{config['num_epochs']} epochs of {plan['steps_per_epoch']:,} steps with "
         f"{plan['batch_size']:,} images each, {seeds} seed{'s' * (seeds != 1)}."
     )
-    own = {name: s["num_epochs"] for name, s in students.items() if s["num_epochs"]}
+    own = {
+        n: s["epochs_factor"] for n, s in students.items() if s["epochs_factor"] != 1
+    }
     if own:
-        other = ", ".join(f"{name} {epochs}" for name, epochs in own.items())
+        other = ", ".join(
+            f"{name} {factor * config['num_epochs']:g}" for name, factor in own.items()
+        )
         text += f" Numbers of epochs of their own: {other}."
     return text
 
