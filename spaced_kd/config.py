@@ -384,11 +384,24 @@ class StudentConfig:
     )
     temperature_squared: str = option(
         AUTO,
-        "multiply the soft loss by temperature^2 (Hinton et al. 2015): yes or no",
+        "multiply the soft loss by temperature^2 (Hinton et al. 2015): yes or no; a "
+        "loss of raw logits (l1, smooth_l1, mse, mse_sum) has no temperature: never",
         choices=(AUTO, "yes", "no"),
     )
     feature_loss: str = option(
         "dist", "feature loss, a key of spaced_kd.losses.FEATURE_LOSSES (paper Table 3)"
+    )
+    label_smoothing: float = option(
+        0.0,
+        "share of the label's target that goes to all classes alike, in every loss on "
+        "labels of this student (each exit's too); the teacher learns plain labels",
+        low=0.0,
+        high=1.0,
+    )
+    shuffle_teacher: bool = option(
+        False,
+        "control: show the teacher's outputs for a random permutation of the batch, a "
+        "new one at each update",
     )
     feature_branches: str = option(
         AUTO,
@@ -407,6 +420,19 @@ class StudentConfig:
         "self KD: how the branches' losses add up: sum (paper Eq. 4), or mean_times_3, "
         "which gives any number of branches the weight of a ResNet's three",
         choices=("sum", "mean_times_3"),
+    )
+    sinkd_weight: float = option(
+        0.8, "sinkd: weight of the Sinkhorn distance, a mean over the batch", low=0.0
+    )
+    sinkd_regularization: float = option(
+        0.1, "sinkd: lambda, how far the transport plan is blurred", above=0.0
+    )
+    sinkd_iterations: int = option(20, "sinkd: scalings of rows and columns", low=1)
+    taid_start: float = option(
+        0.4, "taid: the teacher's share of the target at first", low=0.0, high=1.0
+    )
+    taid_end: float = option(
+        1.0, "taid: the teacher's share of the target at last", low=0.0, high=1.0
     )
 
 

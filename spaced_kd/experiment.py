@@ -96,11 +96,13 @@ class Experiment:
                     schedule.student_clock(student, self.clock).total_steps,
                     axis,
                 ),
-                make_method(student, axis),
+                make_method(student, axis, self.updates[name]),
                 student.teacher_bn,
                 student.teacher_drop_path == "on" or not drops,
                 student.online_teacher,
                 student.replay,
+                student.label_smoothing,
+                student.shuffle_teacher,
             )
             for name, student in self.config.students.items()
         }
@@ -351,6 +353,7 @@ def _check_networks(experiment: Experiment) -> None:
         if not student.method.needs_teacher:
             _refuse_soft_head(outputs, f"{field}.model")
         _refuse_branches_amiss(config.students[name], student, outputs, field)
+        _refuse_shuffling_nothing(config.students[name], student, field)
 
 
 def _refuse_soft_head(outputs: ModelOutput, field: str) -> None:
@@ -365,6 +368,19 @@ def _with_branches(model: str) -> str:
     known = [name for name in MODELS if name.endswith("_branches")]
     own = f"{model}_branches"
     return own if own in known else "' or '".join(known)
+
+
+def _refuse_shuffling_nothing(
+    config: StudentConfig, student: Student, field: str
+) -> None:
+    # The baseline inherits the field from `config.student` and may ignore it.
+    if student.method.needs_teacher or config.plan == "none":
+        return
+    if config.shuffle_teacher:
+        raise ConfigError(
+            f"{field}.shuffle_teacher=True would do nothing, because method="
+            f"'{config.method}' sees no teacher's outputs; set it to False."
+        )
 
 
 def _refuse_branches_amiss(

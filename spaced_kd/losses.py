@@ -42,18 +42,28 @@ def batch_sum(
     return axis.sum(per_example.sum())
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def cross_entropy(
+    logits: jax.Array, labels: jax.Array, smoothing: float = 0.0
+) -> jax.Array:
     """Return -log softmax(logits)[label] in nats, per example.
+
+    With smoothing, -sum_c q_c log softmax(logits)_c where q = (1 - smoothing)
+    onehot(label) + smoothing / C (Szegedy et al., "Rethinking the Inception
+    Architecture for Computer Vision", CVPR 2016).
 
     Args:
       logits: [B, C].
       labels: [B] int32 in [0, C).
+      smoothing: in [0, 1]; the share of the target that all C classes get.
 
     Returns:
       [B], not averaged.
     """
     log_probs = jax.nn.log_softmax(logits)
-    return -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
+    on_label = -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
+    if not smoothing:
+        return on_label
+    return (1 - smoothing) * on_label - smoothing * log_probs.mean(-1)
 
 
 def kl_divergence(
@@ -127,26 +137,18 @@ def soft_cross_entropy(
     return -jnp.sum(jax.nn.softmax(teacher_logits / temperature) * log_student, axis=-1)
 
 
-SOFT_LOSSES: dict[str, Callable[[jax.Array, jax.Array, float], jax.Array]] = {
-    "kl": kl_divergence,
-    "kl_per_class": kl_divergence_per_class,
-    "probspace": probspace_divergence,
-    "soft_cross_entropy": soft_cross_entropy,
-}
-
-
 def squared_distance(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    """Return sum_d (student - teacher)^2 of [B, D] features, per example [B]."""
+    """Return sum_d (student - teacher)^2 of [B, D] values, per example [B]."""
     return jnp.sum(jnp.square(student - teacher), axis=-1)
 
 
 def mean_squared_error(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    """Return mean_d (student - teacher)^2 of [B, D] features, per example [B]."""
+    """Return mean_d (student - teacher)^2 of [B, D] values, per example [B]."""
     return jnp.mean(jnp.square(student - teacher), axis=-1)
 
 
 def mean_absolute_error(student: jax.Array, teacher: jax.Array) -> jax.Array:
-    """Return mean_d |student - teacher| of [B, D] features, per example [B]."""
+    """Return mean_d |student - teacher| of [B, D] values, per example [B]."""
     return jnp.mean(jnp.abs(student - teacher), axis=-1)
 
 
@@ -154,6 +156,35 @@ def smooth_l1(student: jax.Array, teacher: jax.Array) -> jax.Array:
     """Return mean_d of x^2/2 where |x| < 1, else |x| - 1/2, per example [B]."""
     size = jnp.abs(student - teacher)
     return jnp.mean(jnp.where(size < 1, 0.5 * size**2, size - 0.5), axis=-1)
+
+
+SoftLoss = Callable[[jax.Array, jax.Array, float], jax.Array]
+"""(student's logits [B, C], teacher's, temperature) -> values per example [B]."""
+
+
+def _of_raw_logits(distance: Callable[[jax.Array, jax.Array], jax.Array]) -> SoftLoss:
+    def loss(student_logits, teacher_logits, temperature):
+        del temperature
+        return distance(student_logits, teacher_logits)
+
+    return loss
+
+
+SOFT_LOSSES: dict[str, SoftLoss] = {
+    "kl": kl_divergence,
+    "kl_per_class": kl_divergence_per_class,
+    "probspace": probspace_divergence,
+    "soft_cross_entropy": soft_cross_entropy,
+    # The set of paper Table 3, which as released varies the feature loss, on logits:
+    # "mse" is the mean over classes, "mse_sum" the sum, each then the batch's mean.
+    "l1": _of_raw_logits(mean_absolute_error),
+    "smooth_l1": _of_raw_logits(smooth_l1),
+    "mse": _of_raw_logits(mean_squared_error),
+    "mse_sum": _of_raw_logits(squared_distance),
+}
+
+ON_RAW_LOGITS = frozenset({"l1", "smooth_l1", "mse", "mse_sum"})
+"""Soft losses that know no temperature, and so no factor temperature^2 either."""
 
 
 def feature_cross_entropy(student: jax.Array, teacher: jax.Array) -> jax.Array:

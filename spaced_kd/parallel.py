@@ -45,6 +45,10 @@ class BatchAxis:
             return values
         return lax.all_gather(values, self.name, axis=1, tiled=True)
 
+    def whole(self, values: jax.Array) -> jax.Array:
+        """Return [devices * b, ...], of the global batch, from [b, ...] of each."""
+        return self.gather(values[None])[0]
+
     def positions(self, per_device: int) -> jax.Array:
         """Return [per_device] int32, places of this device's examples in the batch."""
         own = jnp.arange(per_device, dtype=jnp.int32)

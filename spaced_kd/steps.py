@@ -25,6 +25,7 @@ from spaced_kd.models.base import Model
 from spaced_kd.parallel import BatchAxis
 from spaced_kd.passes import at_once, in_parts, run_model
 from spaced_kd.schedule import HARD, Lockstep, Member, Replay, Segment
+from spaced_kd.shuffle import shuffle_examples
 from spaced_kd.state import PARTS, TRUNK, Frozen, NetState, SeedState, rest
 from spaced_kd.types import Batch, Metrics, ModelOutput, Variables
 
@@ -51,6 +52,8 @@ class Student(NamedTuple):
     teacher_noise: whether the teacher's DropPath is active in what the student sees.
     online_teacher: "before" or "after" the teacher's update on the same batch.
     replay: which stream a replay reads, see `views.Streams`.
+    label_smoothing: in steps on the labels alone; the method knows its own.
+    shuffle_teacher: whether the student sees the outputs of shuffled examples.
     """
 
     network: Network
@@ -59,6 +62,8 @@ class Student(NamedTuple):
     teacher_noise: bool
     online_teacher: str
     replay: str
+    label_smoothing: float = 0.0
+    shuffle_teacher: bool = False
 
 
 class DeviceData(NamedTuple):
@@ -85,6 +90,7 @@ class Role(enum.IntEnum):
     TEACHER = 0
     STUDENT = 1
     FROZEN_TEACHER = 2
+    SHUFFLE = 3
 
 
 TeacherStep = Callable[
@@ -259,6 +265,7 @@ def replay(
         if forward:
             key = _noise(keys, Role.FROZEN_TEACHER, state.step)
             outputs = forward(frozen.variables, batch, key)
+            outputs = _shown(student, outputs, batch, keys, state.step, axis)
         key = _noise(keys, Role.STUDENT, state.step)
         # The rate of the teacher's last update: at the end of an epoch still its own.
         now = jnp.maximum(frozen.step - 1, 0)
@@ -329,7 +336,9 @@ def _member_update(
     axis: BatchAxis,
     kind: str,
 ):
-    method = hard.make_loss(axis) if kind == HARD else student.method
+    method = student.method
+    if kind == HARD:
+        method = hard.make_loss(axis, student.label_smoothing)
     student_step = make_student_step(student.network, method, axis)
     forward = _forward_for(teacher, student) if method.needs_teacher else None
 
@@ -346,6 +355,8 @@ def _member_update(
             # Paper Alg. 1 as released: the teacher's own training pass, before its
             # update; costs nothing.
             outputs = views.outputs
+        if outputs is not None:
+            outputs = _shown(student, outputs, batch, keys, state.step, axis)
         key = _noise(keys, Role.STUDENT, state.step)
         return student_step(state, batch, key, outputs, stream_step)
 
@@ -364,6 +375,19 @@ def _forward_for(teacher: Network | None, student: Student) -> TeacherForward | 
     return make_teacher_forward(
         teacher.model, student.teacher_bn, student.teacher_noise
     )
+
+
+def _shown(
+    student: Student,
+    outputs: ModelOutput,
+    batch: Batch,
+    keys: SeedKeys,
+    step: jax.Array,
+    axis: BatchAxis,
+) -> ModelOutput:
+    if not student.shuffle_teacher:
+        return outputs
+    return shuffle_examples(outputs, batch.mask, _noise(keys, Role.SHUFFLE, step), axis)
 
 
 def _noise(keys: SeedKeys, role: Role, step: jax.Array) -> jax.Array:

@@ -13,6 +13,8 @@ from spaced_kd import conv, data, experiment, losses
 from spaced_kd.config import ArchConfig, student
 from spaced_kd.engine import Engine
 from spaced_kd.layers import BatchNorm
+from spaced_kd.methods.pld import plackett_luce
+from spaced_kd.methods.sinkd import sinkhorn_distance
 from spaced_kd.models import MODELS, branches, make_model, resnet
 from spaced_kd.parallel import BatchAxis
 from spaced_kd.schedule import Lockstep
@@ -192,6 +194,18 @@ def _check(function, *arguments):
 def test_soft_losses_compiled_equal_eager_ones(name, shape):
     loss = losses.SOFT_LOSSES[name]
     _check(lambda s, t: loss(s, t, 3.0), _normal(shape, 0), _normal(shape, 1))
+
+
+@pytest.mark.parametrize("shape", LONG)
+def test_the_order_of_classes_compiled_equals_eager(shape):
+    labels = jnp.arange(shape[0]) % shape[1]
+    ranking = lambda s, t: plackett_luce(s, t, labels, 3.0)
+    _check(ranking, _normal(shape, 0), _normal(shape, 1))
+
+
+def test_the_transport_of_a_batch_compiled_equals_eager():
+    student, teacher = (jax.nn.softmax(_normal((256, 3), k)) for k in (0, 1))
+    _check(lambda s, t: sinkhorn_distance(s, t, 0.1, 3), student, teacher)
 
 
 @pytest.mark.parametrize("shape", LONG)

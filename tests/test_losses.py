@@ -24,6 +24,15 @@ def test_cross_entropy_equals_scipy_in_float64():
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+def test_smoothed_labels_are_the_published_mixture(smoothing):
+    """The cross-entropy with (1 - e) onehot + e / C; all classes share e."""
+    target = (1 - smoothing) * np.eye(5)[LABELS] + smoothing / 5
+    expected = -(target * scipy.special.log_softmax(STUDENT, axis=1)).sum(1)
+    got = losses.cross_entropy(jnp.asarray(STUDENT), LABELS, smoothing)
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
 def test_kl_is_teacher_to_student(temperature):
     """Swapped arguments give another number on an asymmetric example."""
@@ -82,6 +91,33 @@ def test_soft_loss_gradients_match_finite_differences(name):
     fn = lambda s: losses.SOFT_LOSSES[name](s, jnp.asarray(TEACHER), 3.0).sum()
     with jax.enable_x64(True):
         check_grads(fn, (jnp.asarray(STUDENT),), order=1, modes=("rev",), rtol=1e-4)
+
+
+LOGIT_ORACLES = {
+    "l1": lambda x: np.abs(x).mean(1),
+    "smooth_l1": lambda x: np.where(np.abs(x) < 1, x**2 / 2, np.abs(x) - 0.5).mean(1),
+    "mse": lambda x: (x**2).mean(1),
+    "mse_sum": lambda x: (x**2).sum(1),
+}
+
+
+@pytest.mark.parametrize("name", LOGIT_ORACLES)
+def test_losses_of_raw_logits_equal_numpy_at_any_temperature(name):
+    """One value per example; softening raw logits would be another loss."""
+    expected = LOGIT_ORACLES[name](STUDENT - TEACHER)
+    for temperature in (1.0, 3.0):
+        got = losses.SOFT_LOSSES[name](STUDENT, TEACHER, temperature)
+        np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+def test_every_loss_without_a_temperature_is_known_as_one():
+    """`temperature_squared` would multiply one that is not by 9."""
+    blind = {
+        name
+        for name, loss in losses.SOFT_LOSSES.items()
+        if np.array_equal(loss(STUDENT, TEACHER, 1.0), loss(STUDENT, TEACHER, 3.0))
+    }
+    assert blind == losses.ON_RAW_LOGITS
 
 
 FEATURE_ORACLES = {

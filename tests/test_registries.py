@@ -5,9 +5,11 @@ import pathlib
 import chex
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
 import spaced_kd
+from spaced_kd import losses
 from spaced_kd.config import StudentConfig
 from spaced_kd.data import DATASETS
 from spaced_kd.errors import ConfigError
@@ -52,7 +54,7 @@ def test_methods_give_a_finite_loss_that_moves_the_student_and_ignores_order(
 ):
     """Also with a teacher of another width, and compiled as well as eager."""
     config = StudentConfig(method=name, soft_loss="kl", temperature_squared="yes")
-    method = make_method(config, BatchAxis())
+    method = make_method(config, BatchAxis(), 100)
     keys = jax.random.split(jax.random.key(0), 3)
     student, teacher = _outputs(keys[0], dims[0]), _outputs(keys[1], dims[1])
     params = method.init(keys[2], student, teacher)
@@ -72,6 +74,39 @@ def test_methods_give_a_finite_loss_that_moves_the_student_and_ignores_order(
     chex.assert_trees_all_close(jax.jit(loss)(params, student), value, rtol=1e-5)
 
 
+EVERY_LOSS = [("soft_loss", name) for name in losses.SOFT_LOSSES]
+EVERY_LOSS += [("feature_loss", name) for name in losses.FEATURE_LOSSES]
+
+
+@pytest.mark.parametrize(("field", "name"), EVERY_LOSS)
+def test_every_loss_of_the_tables_trains(field, name):
+    """Gradient descent on what a network gives must lower the loss that was chosen."""
+    weights = {"kd_weight": 1.0, "feature_weight": 0.0}
+    if field == "feature_loss":
+        weights = {"kd_weight": 0.0, "feature_weight": 1.0}
+    config = StudentConfig(**{"soft_loss": "kl", field: name} | weights)  # pyright: ignore
+    method = make_method(config, BatchAxis(), 100)
+    keys = jax.random.split(jax.random.key(1), 3)
+    student, teacher = _outputs(keys[0], 4), _outputs(keys[1], 7)
+    batch = Batch(jnp.zeros((6, 1, 1, 1)), jnp.arange(6))
+    start = method.init(keys[2], student, teacher), student.logits
+
+    @jax.jit
+    def chosen(learned):
+        params, logits = learned
+        outputs = student._replace(logits=logits)
+        return method.loss(params, outputs, teacher, batch, jnp.int32(0))[1][field]
+
+    slope = jax.jit(jax.grad(chosen))
+    learned = start
+    for _ in range(50):
+        slopes = slope(learned)
+        # Of unit length: the slopes of the released losses differ by a thousand.
+        pace = 0.05 / optax.tree.norm(slopes)
+        learned = jax.tree.map(lambda p, g, r=pace: p - r * g, learned, slopes)
+    assert chosen(learned) < chosen(start) - 1e-3
+
+
 def test_the_kd_loss_is_the_weighted_sum_of_its_parts():
     """(1 - alpha) CE + alpha T^2 KL + beta dist, from the reported parts."""
     config = StudentConfig(
@@ -81,7 +116,7 @@ def test_the_kd_loss_is_the_weighted_sum_of_its_parts():
         soft_loss="kl",
         temperature_squared="yes",
     )
-    method = make_method(config, BatchAxis())
+    method = make_method(config, BatchAxis(), 100)
     keys = jax.random.split(jax.random.key(0), 3)
     student, teacher = _outputs(keys[0], 4), _outputs(keys[1], 7)
     batch = Batch(jnp.zeros((6, 1, 1, 1)), jnp.arange(6))
@@ -93,11 +128,16 @@ def test_the_kd_loss_is_the_weighted_sum_of_its_parts():
         + 0.03 * parts["feature_loss"]
     )
     chex.assert_trees_all_close(total, expected, rtol=1e-6)
-    plain = make_method(
-        StudentConfig(soft_loss="kl", temperature_squared="no"), BatchAxis()
-    )
-    without = plain.loss(params, student, teacher, batch, jnp.int32(0))[1]
-    chex.assert_trees_all_close(parts["soft_loss"], 9 * without["soft_loss"], rtol=1e-5)
+    for soft_loss, factor in (("kl", 9), ("mse", 1)):
+        found = [
+            make_method(
+                StudentConfig(soft_loss=soft_loss, temperature_squared=squared),
+                BatchAxis(),
+                100,
+            ).loss(params, student, teacher, batch, jnp.int32(0))[1]["soft_loss"]
+            for squared in ("yes", "no")
+        ]
+        chex.assert_trees_all_close(found[0], factor * found[1], rtol=1e-5)
     shapes = [x.shape for x in jax.tree.leaves(params)]
     # Linear 4 -> floor((4 + 7) / 2) -> 7, as released.
     assert sorted(shapes) == [(4, 5), (5,), (5, 7), (7,)]

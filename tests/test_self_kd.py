@@ -77,7 +77,7 @@ ALONE, ZERO = BatchAxis(), jnp.int32(0)
 
 def _method(axis=ALONE, **fields):
     config = _config({"s": student(plan="online", **fields)})
-    return make_method(config.students["s"], axis)
+    return make_method(config.students["s"], axis, 100)
 
 
 def _ce(logits, labels):
@@ -93,14 +93,20 @@ def _soft_ce(student_logits, teacher_logits, temperature):
     return -(p * log_q).sum(1)
 
 
-def _loss_by_hand(params, rows, compared=(1, 2), scale=1.0, weight=1.0, entropy=0.0):
+def _loss_by_hand(
+    params, rows, compared=(1, 2), scale=1.0, weight=1.0, entropy=0.0, smoothing=0.0
+):
     """Method B.2 in float64: branches deepest first, z4 and f4 as constants."""
     labels, z, f = LABELS[rows], LOGITS[rows], FEATURES[rows]
-    total = _ce(z, labels).mean()
+    hard = lambda z: (
+        (1 - smoothing) * _ce(z, labels)
+        + smoothing * np.mean([_ce(z, np.full(len(labels), c)) for c in range(C)], 0)
+    )
+    total = hard(z).mean()
     for k in range(K):
         z_k = BRANCH_LOGITS[rows, k]
         soft = (_soft_ce(z_k, z, 3.0) - entropy * _soft_ce(z, z, 3.0)).mean()
-        total += weight * (0.3 * scale * soft + 0.7 * _ce(z_k, labels).mean())
+        total += weight * (0.3 * scale * soft + 0.7 * hard(z_k).mean())
     for k in compared:
         f_k = BRANCH_FEATURES[rows, k].astype(np.float64)
         if params:
@@ -114,6 +120,7 @@ CASES = {
     "released and recommended": ({}, {}),
     "all branches": ({"feature_branches": "all"}, {"compared": (0, 1, 2)}),
     "with T squared": ({"temperature_squared": "yes"}, {"scale": 9.0}),
+    "with smoothed labels": ({"label_smoothing": 0.2}, {"smoothing": 0.2}),
     "divergence": ({"soft_loss": "kl"}, {"entropy": 1.0}),
     "without adaptors": ({"branch_adaptor": "none"}, {}),
     "without features": ({"feature_weight": 0.0}, {"compared": ()}),

@@ -76,7 +76,7 @@ def test_no_gradient_reaches_the_teacher():
     """Without the stop, the student's loss would pull on the teacher's outputs."""
     config = tiny.config().students["online"]
     network = steps.Network(make_model("mlp", 10), *_sgd(config.optim))
-    method = make_method(config, BatchAxis())
+    method = make_method(config, BatchAxis(), 100)
     image = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
     outputs, variables = network.model.init_with_output(
         jax.random.key(1), image, train=False
@@ -527,6 +527,64 @@ def test_teacher_and_student_draw_different_noise(monkeypatch, drop_path):
         noise = np.asarray(student_logits - teacher_logits)
         assert np.abs(noise).max() > 0.1
         np.testing.assert_allclose(noise, noise[:1].repeat(16, 0), atol=1e-4)
+
+
+def test_a_shuffled_teacher_answers_for_other_images(monkeypatch):
+    """In lockstep as in a replay; anew at each update, the same when it is repeated."""
+    seen = []
+
+    def soft_loss(taught, teacher, temperature):
+        jax.debug.callback(lambda *pair: seen.append(pair), taught, teacher)
+        return losses.SOFT_LOSSES["kl"](taught, teacher, temperature)
+
+    monkeypatch.setitem(losses.SOFT_LOSSES, "spy", soft_loss)
+    shuffled = {"init": "same", "soft_loss": "spy", "shuffle_teacher": True}
+    students = {plan: student(plan=plan, **shuffled) for plan in ("online", "spaced")}
+    # Equal weights that stand still: equal logits mean equal images.
+    still = {f"{who}__optim__learning_rate": 1e-30 for who in ("teacher", "student")}
+    _, engine, states = _prepare(tiny.config(students, **still))
+    states, _ = engine.advance(states, Lockstep(0, 2, (Member("online"),)))
+    states, _ = engine.advance(states, Replay("spaced", 0, 2, 2))
+    jax.block_until_ready(states)
+    jax.effects_barrier()
+    orders = []
+    for own, shown in seen:
+        distance = np.abs(np.asarray(own)[:, None] - np.asarray(shown)[None]).max(-1)
+        order = distance.argmin(1)
+        assert distance.min(1).max() < 1e-5
+        assert sorted(order) == list(range(16)) != list(order)
+        orders.append(tuple(order))
+    # Two arms at the same two updates of theirs.
+    assert len(orders) == 4 and len(set(orders)) == 2
+
+
+def test_a_shuffled_teacher_needs_a_teacher():
+    """A control that does nothing would pass for one that shows nothing."""
+    students = {
+        "labels": student(plan="none"),
+        "alone": student(plan="online", method="hard"),
+    }
+    config = tiny.config(students, student__shuffle_teacher=True)
+    with pytest.raises(ConfigError, match="students.alone.shuffle_teacher") as error:
+        _prepare(config)
+    assert "\n" not in str(error.value)
+
+
+def test_steps_on_the_labels_alone_are_smoothed_too():
+    """Before the window of critical_period a student is a baseline, also in this."""
+    window = {"window_start_epochs": 1.0, "outside": "hard_only"}
+    students = {
+        "baseline": student(plan="none", label_smoothing=0.2),
+        "kd": student(plan="critical_period", label_smoothing=0.2, **window),
+        "plain": student(plan="critical_period", **window),
+    }
+    parts, engine, states = _prepare(tiny.config(students))
+    states, _ = engine.advance(states, parts.ticks[0])
+    assert {int(state.step) for state in states[0].values()} == {4}
+    nets = {name: states[0][name].params["net"] for name in students}
+    chex.assert_trees_all_close(nets["kd"], nets["baseline"], rtol=1e-6)
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), nets["kd"], nets["plain"])
+    assert max(jax.tree.leaves(moved)) > 1e-4
 
 
 def test_a_head_for_soft_targets_needs_a_teacher(monkeypatch):

@@ -16,12 +16,14 @@ import pytest
 import tiny
 
 import spaced_kd
+from spaced_kd import config as config_lib
 from spaced_kd import data, experiment, ledger, main, results, train
 from spaced_kd.checkpoint import CheckpointLine
 from spaced_kd.config import student
 from spaced_kd.engine import Engine
 from spaced_kd.errors import CheckpointError, ConfigError, NonFiniteError
 from spaced_kd.interrupt import StopRequest
+from spaced_kd.methods import METHODS
 from spaced_kd.recorder import Offsets, Recorder
 from spaced_kd.schedule import Evaluate, Lockstep, Member, Replay
 from spaced_kd.writers import read_rows
@@ -40,6 +42,17 @@ SELF_FIELDS = {
     "student__model": "tiny_branches",
     "student__method": "self_kd",
 }
+TAUGHT = [name for name in METHODS if name not in ("hard", *config_lib.SELF_TAUGHT)]
+EVERY_METHOD = {
+    f"{method}_{plan}": student(plan=plan, method=method, space_interval_epochs=1.0)
+    for method in TAUGHT
+    for plan in ("online", "spaced")
+} | {
+    "shuffled_online": student(plan="online", shuffle_teacher=True),
+    "shuffled_spaced": student(
+        plan="spaced", shuffle_teacher=True, space_interval_epochs=1.0
+    ),
+}
 MODELS = {"teacher__model": "tiny_cnn", "student__model": "tiny_cnn"}
 
 
@@ -55,20 +68,23 @@ def _digests(checkpoint: pathlib.Path) -> dict[str, str]:
 @contextlib.contextmanager
 def _tiny_models():
     from spaced_kd.models import MODELS as table
+    from spaced_kd.models.mlp import MLP
     from spaced_kd.models.small_cnn import SmallCNN
 
     small = functools.partial(SmallCNN, channels=(4, 4))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(table, "tiny_cnn", small)
         patch.setitem(table, "tiny_branches", functools.partial(small, branches=True))
+        patch.setitem(table, "narrow_mlp", functools.partial(MLP, widths=(16,)))
         yield
 
 
 @contextlib.contextmanager
-def _whole_run(path, students, **fields):
+def _whole_run(path, students, num_epochs=2, **fields):
     """An uninterrupted run that kept a checkpoint of every tick."""
     with _tiny_models():
-        config = tiny.config(students, num_epochs=2, checkpoint__keep=1000, **fields)
+        fields = {"num_epochs": num_epochs, "checkpoint__keep": 1000} | fields
+        config = tiny.config(students, **fields)
         found = spaced_kd.run(config, path)
         parts = experiment.build(config, data.load(config.data))
         yield SimpleNamespace(
@@ -88,6 +104,16 @@ def self_taught(tmp_path_factory):
     """Arms of self KD, without a teacher; the longest outlives the others."""
     path = tmp_path_factory.mktemp("self_taught")
     with _whole_run(path, SELF_TAUGHT, **SELF_FIELDS) as run:
+        yield run
+
+
+@pytest.fixture(scope="module")
+def every_method(tmp_path_factory):
+    """Each method with a teacher, plain and spaced, on smoothed labels."""
+    path = tmp_path_factory.mktemp("every_method")
+    fields = {"student__label_smoothing": 0.1, "student__temperature": 1.0}
+    narrow = {"teacher__model": "narrow_mlp", "student__model": "narrow_mlp"}
+    with _whole_run(path, EVERY_METHOD, 1, **fields, **narrow) as run:
         yield run
 
 
@@ -131,6 +157,37 @@ def test_resuming_from_every_tick_is_bitwise_exact(whole, resume_one):
     assert {Evaluate, Replay} < kinds
     for tick in range(1, ticks):
         assert resume_one(tick) == _expected(whole, tick + 1), f"tick {tick}"
+
+
+@pytest.mark.parametrize("method", [*TAUGHT, "shuffled"])
+def test_resuming_any_method_in_its_replay_is_bitwise_exact(
+    every_method, resume_from, method
+):
+    """A method that kept something outside the state, or drew anew, would differ."""
+    ticks = every_method.parts.ticks
+    spaced = f"{method}_spaced"
+    first, middle = (
+        place
+        for place, tick in enumerate(ticks)
+        if isinstance(tick, Replay) and tick.student == spaced
+    )
+    assert ticks[first].stop == ticks[middle].start > ticks[first].start
+    found = resume_from(every_method, middle)
+    assert found == _expected(every_method, middle + 1)
+
+
+@pytest.mark.parametrize("method", [*TAUGHT, "shuffled"])
+def test_any_method_learns_with_spacing_and_without(every_method, method):
+    """Spacing needs nothing special: as many updates, and the loss falls."""
+    rows = read_rows(every_method.path / "metrics.jsonl")
+    courses = []
+    for plan in ("online", "spaced"):
+        name = f"{method}_{plan}"
+        assert every_method.results.students[name].updates == 7
+        course = [v for r in rows if (v := r.get(f"student/{name}/loss"))]
+        assert course[-1] < course[0]
+        courses.append(course)
+    assert courses[0] != courses[1]
 
 
 def test_resuming_self_kd_in_either_phase_is_bitwise_exact(self_taught, resume_from):

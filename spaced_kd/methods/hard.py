@@ -6,14 +6,14 @@ from spaced_kd.methods.base import Method
 from spaced_kd.parallel import BatchAxis
 
 
-def make(config: StudentConfig, axis: BatchAxis) -> Method:
-    """Return the method; no field of `config` matters to it."""
-    del config
-    return make_loss(axis)
+def make(config: StudentConfig, axis: BatchAxis, updates: int) -> Method:
+    """Return the method; of `config` only `label_smoothing` matters to it."""
+    del updates
+    return make_loss(axis, config.label_smoothing)
 
 
-def make_loss(axis: BatchAxis) -> Method:
-    """Return the method for networks that have no student config."""
+def make_loss(axis: BatchAxis, label_smoothing: float = 0.0) -> Method:
+    """Return the method: for the teacher, and for a student's steps on labels alone."""
 
     def init(key, student, teacher):
         del key, student, teacher
@@ -21,7 +21,7 @@ def make_loss(axis: BatchAxis) -> Method:
 
     def loss(params, student, teacher, batch, step):
         del params, teacher, step
-        per_example = losses.cross_entropy(student.logits, batch.label)
+        per_example = losses.cross_entropy(student.logits, batch.label, label_smoothing)
         hard_loss = losses.batch_mean(per_example, batch.mask, axis)
         return hard_loss, {"hard_loss": hard_loss}
 

@@ -15,7 +15,7 @@ import jax
 from spaced_kd import losses, registry
 from spaced_kd.config import StudentConfig
 from spaced_kd.layers import Dense
-from spaced_kd.methods.base import Method
+from spaced_kd.methods.base import Method, make_mixture
 from spaced_kd.parallel import BatchAxis
 
 
@@ -31,17 +31,17 @@ class FeatureAdaptor(nn.Module):
         return Dense(self.teacher_dim)(nn.relu(Dense(middle)(features)))
 
 
-def make(config: StudentConfig, axis: BatchAxis) -> Method:
+def make(config: StudentConfig, axis: BatchAxis, updates: int) -> Method:
     """Return the method with the weights and losses of `config`.
 
     Raises:
       ConfigError: unknown soft or feature loss.
     """
-    soft_fn = registry.lookup(losses.SOFT_LOSSES, config.soft_loss, "student.soft_loss")
+    del updates
+    mixture = make_mixture(config, axis)
     feature_fn = registry.lookup(
         losses.FEATURE_LOSSES, config.feature_loss, "student.feature_loss"
     )
-    scale = config.temperature**2 if config.temperature_squared == "yes" else 1.0
 
     def init(key, student, teacher):
         if not config.feature_weight:
@@ -51,14 +51,7 @@ def make(config: StudentConfig, axis: BatchAxis) -> Method:
 
     def loss(params, student, teacher, batch, step):
         del step
-        hard = losses.cross_entropy(student.logits, batch.label)
-        # DeiT's distillation head, where there is one, meets the soft targets.
-        taught = student.logits if student.soft_logits is None else student.soft_logits
-        soft = scale * soft_fn(taught, teacher.logits, config.temperature)
-        hard_loss = losses.batch_mean(hard, batch.mask, axis)
-        soft_loss = losses.batch_mean(soft, batch.mask, axis)
-        total = (1 - config.kd_weight) * hard_loss + config.kd_weight * soft_loss
-        metrics = {"hard_loss": hard_loss, "soft_loss": soft_loss}
+        total, metrics = mixture(student, teacher.logits, batch)
         if config.feature_weight:
             adaptor = FeatureAdaptor(teacher.features.shape[-1])
             mapped = adaptor.apply({"params": params}, student.features)

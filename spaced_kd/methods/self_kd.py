@@ -18,14 +18,14 @@ from jax import lax
 from spaced_kd import losses, registry, state
 from spaced_kd.config import StudentConfig
 from spaced_kd.layers import Dense
-from spaced_kd.methods.base import Method
+from spaced_kd.methods.base import Method, make_soft_loss
 from spaced_kd.parallel import BatchAxis
 from spaced_kd.types import exit_name
 
 _BRANCHES_OF_A_RESNET = 3
 
 
-def make(config: StudentConfig, axis: BatchAxis) -> Method:
+def make(config: StudentConfig, axis: BatchAxis, updates: int) -> Method:
     """Return the method with the weights and losses of `config`.
 
     Of its metrics, loss = hard_loss + (1 - alpha) branch_hard_loss + alpha soft_loss +
@@ -35,11 +35,12 @@ def make(config: StudentConfig, axis: BatchAxis) -> Method:
     Raises:
       ConfigError: unknown soft or feature loss.
     """
-    soft_fn = registry.lookup(losses.SOFT_LOSSES, config.soft_loss, "student.soft_loss")
+    del updates
+    soft_fn = make_soft_loss(config)
+    hard_fn = lambda z, y: losses.cross_entropy(z, y, config.label_smoothing)
     feature_fn = registry.lookup(
         losses.FEATURE_LOSSES, config.feature_loss, "student.feature_loss"
     )
-    scale = config.temperature**2 if config.temperature_squared == "yes" else 1.0
     # Branches come deepest first.
     first = 1 if config.feature_branches == "not_deepest" else 0
 
@@ -64,8 +65,8 @@ def make(config: StudentConfig, axis: BatchAxis) -> Method:
     def branch_losses(student, batch):
         teacher = lax.stop_gradient(student.logits)
         per_branch = lambda fn: jax.vmap(fn, in_axes=1, out_axes=1)
-        hard = per_branch(lambda z: losses.cross_entropy(z, batch.label))
-        soft = per_branch(lambda z: scale * soft_fn(z, teacher, config.temperature))
+        hard = per_branch(lambda z: hard_fn(z, batch.label))
+        soft = per_branch(lambda z: soft_fn(z, teacher))
         return tuple(
             losses.batch_mean(fn(student.branch_logits).sum(1), batch.mask, axis)
             for fn in (hard, soft)
@@ -88,7 +89,7 @@ def make(config: StudentConfig, axis: BatchAxis) -> Method:
         count = student.branch_logits.shape[1]
         mean = config.branch_reduction == "mean_times_3"
         weight = _BRANCHES_OF_A_RESNET / count if mean else 1.0
-        hard = losses.cross_entropy(student.logits, batch.label)
+        hard = hard_fn(student.logits, batch.label)
         hard = losses.batch_mean(hard, batch.mask, axis)
         branch_hard, soft = (weight * x for x in branch_losses(student, batch))
         total = hard + (1 - config.kd_weight) * branch_hard + config.kd_weight * soft
