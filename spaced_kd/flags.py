@@ -81,4 +81,6 @@ def _one_line(error: BaseException) -> str:
     last = [line for line in str(error).splitlines() if line.strip()][-1].strip()
     last = re.sub(r"^[\w.]*(Error|Exception): ", "", last)
     # A KeyError's text is a repr: the unknown field, a line break, a guess.
-    return last.strip("'").replace("\\'", "'").replace("\\n", ": ").rstrip(".?")
+    if len(last) > 1 and last[0] == last[-1] == "'":
+        last = last[1:-1]
+    return last.replace("\\'", "'").replace("\\n", ": ").rstrip(".?")

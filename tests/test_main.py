@@ -17,7 +17,7 @@ CONFIG = ROOT / "configs" / "digits.py"
 MISTAKES = {
     "no config": (["--workdir=w"], 2, "--config is missing"),
     "no workdir": ([f"--config={CONFIG}"], 2, "--workdir is missing"),
-    "no such file": (["--config=configs/nothing.py", "--workdir=w"], 2, "nothing.py"),
+    "no such file": (["--config=nothing.py", "--workdir=w"], 2, "'nothing.py';"),
     "unknown flag": ([f"--config={CONFIG}", "--wrokdir=w"], 2, "wrokdir"),
     "unknown field": (
         [f"--config={CONFIG}", "--workdir=w", "--config.num_epoch=3"],
