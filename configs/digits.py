@@ -7,6 +7,7 @@ Hardware: 2 CPU cores, under 1 minute. With all data, digits saturate near 99 %;
 Variants: `:smoke` (seconds).
 """
 
+from spaced_kd import recipes
 from spaced_kd.config import base_config, student
 
 
@@ -14,14 +15,7 @@ def get_config(variant: str = ""):
     config = base_config()
     config.num_seeds = 5
     config.num_epochs = 60
-    config.num_devices = 1  # too small to share
-    config.chunk_steps = 5
-    config.data.name = "digits"
-    config.data.batch_size = 30
-    config.data.crop_padding = 1
-    config.data.horizontal_flip = False
-    config.data.rotation_degrees = 15.0
-    config.data.eval_batch_size = 500
+    recipes.digits(config)
     config.teacher.model = "small_cnn"
     config.student.model = "small_cnn"
     config.students = {

@@ -21,14 +21,7 @@ def get_config(variant: str = ""):
     config = base_config()
     config.num_seeds = 5
     config.num_epochs = 56  # the interval divides all of them, and a half
-    config.num_devices = 1  # too small to share
-    config.chunk_steps = 5
-    config.data.name = "digits"
-    config.data.batch_size = 30
-    config.data.crop_padding = 1
-    config.data.horizontal_flip = False
-    config.data.rotation_degrees = 15.0
-    config.data.eval_batch_size = 500
+    recipes.digits(config)
     recipes.own_teacher(config)
     config.student.model = "small_cnn_branches"
     config.student.quote = "deepest"

@@ -65,16 +65,15 @@ def _exit(histories: Sequence[Sequence[Row]], prefix: str, last: int) -> ExitRes
     )
 
 
-def quoted(config: Mapping[str, Any], exits: Mapping[str, ExitResult]) -> str | None:
+def quoted(config: Mapping[str, Any], names: Iterable[str]) -> str | None:
     """Return which exit a network's accuracy is that of; None where it has one alone.
 
     Args:
       config: of the student; {} for the teacher.
-      exits: from `by_exit`.
+      names: of its exits, the deepest first; none where it has one alone.
     """
-    if not exits:
-        return None
-    return ENSEMBLE if config.get("quote") == ENSEMBLE else next(iter(exits))
+    deepest = next(iter(names), None)
+    return ENSEMBLE if deepest and config.get("quote") == ENSEMBLE else deepest
 
 
 def table(networks: Mapping[str, Any], last: int) -> Table | None:

@@ -16,13 +16,22 @@ from absl import flags as absl_flags
 from flax import traverse_util
 
 import spaced_kd
-from spaced_kd import backend, flags, metrics, model_card, registry, results, weights
+from spaced_kd import (
+    backend,
+    exits,
+    flags,
+    metrics,
+    model_card,
+    registry,
+    results,
+    weights,
+)
 from spaced_kd.checkpoint import Checkpoint, CheckpointLine
 from spaced_kd.config import ArchConfig
 from spaced_kd.errors import CheckpointError, ConfigError, SpacedKDError
 from spaced_kd.models import make_model
 from spaced_kd.models.base import Model
-from spaced_kd.types import ENSEMBLE, Variables
+from spaced_kd.types import Variables
 from spaced_kd.writers import read_json, storage_error, write_whole
 
 USAGE = """Write one student of a run as safetensors, with a model card.
@@ -96,7 +105,8 @@ def export_student(
     )
     # Only what this network has, so that options added later leave the file readable.
     about["arch"] = {k: v for k, v in about["arch"].items() if hasattr(model, k)}
-    about |= _exits(model, variables, about["image_shape"], fields["quote"])
+    names = _exit_names(model, variables, about["image_shape"])
+    about |= {"exits": names, "quoted": exits.quoted(fields, names)}
     card = model_card.text(about, config, results.load(workdir), variables)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -139,22 +149,17 @@ def _about(workdir: Path, fields: Mapping[str, Any], plan: Mapping[str, Any]) ->
     }
 
 
-def _exits(
-    model: Model, variables: Variables, image_shape: Sequence[int], quote: str
-) -> dict[str, Any]:
-    """Return the names of the exits, deepest first, and whose accuracy is quoted.
-
-    [] and None for a network that has one exit.
-    """
+def _exit_names(
+    model: Model, variables: Variables, image_shape: Sequence[int]
+) -> list[str]:
+    """Return the names of the exits, deepest first; [] for a network that has one."""
     image = jnp.zeros((1, *image_shape))
     outputs: Any = jax.eval_shape(
         lambda image: model.apply(variables, image, train=False), image
     )
     if outputs.branch_logits is None:
-        return {"exits": [], "quoted": None}
-    names = metrics.exit_names(1 + outputs.branch_logits.shape[1])
-    quoted = ENSEMBLE if quote == ENSEMBLE else names[0]
-    return {"exits": list(names), "quoted": quoted}
+        return []
+    return list(metrics.exit_names(1 + outputs.branch_logits.shape[1]))
 
 
 def _last(workdir: Path, name: str, fingerprint: str) -> tuple[Variables, dict]:

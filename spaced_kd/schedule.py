@@ -112,14 +112,11 @@ class Clock:
         return round(self.steps_per_epoch * self.num_epochs)
 
 
-def no_kd(name: str, student: StudentConfig, clock: Clock) -> Course:
-    """Train on the labels alone, on the teacher's batches."""
-    del student
-    return Course(lockstep=((Span(0, clock.total_steps), Member(name)),))
+def every_batch(name: str, student: StudentConfig, clock: Clock) -> Course:
+    """Learn every batch when it comes: online KD, plain self KD, or labels (Alg. 1, 3).
 
-
-def online(name: str, student: StudentConfig, clock: Clock) -> Course:
-    """Learn every batch together with the teacher (paper Alg. 1)."""
+    Which of them is the method's business; the plan "none" comes with the labels.
+    """
     del student
     return Course(lockstep=((Span(0, clock.total_steps), Member(name)),))
 
@@ -190,8 +187,8 @@ def critical_period(name: str, student: StudentConfig, clock: Clock) -> Course:
 
 
 SCHEDULES: dict[str, Callable[[str, StudentConfig, Clock], Course]] = {
-    "none": no_kd,
-    "online": online,
+    "none": every_batch,
+    "online": every_batch,
     "interleaved": interleaved,
     "spaced": spaced,
     "offline": offline,

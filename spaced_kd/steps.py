@@ -254,7 +254,7 @@ def replay(
     holds the teacher's variables, {} where the run has none.
     """
     student = students[name]
-    forward = _forward_for(teacher, student)
+    forward = _forward_for(teacher, student, student.method)
     student_step = make_student_step(student.network, student.method, axis)
 
     def step(states: SeedState, frozen: Frozen, data, keys: SeedKeys, slots):
@@ -340,7 +340,7 @@ def _member_update(
     if kind == HARD:
         method = hard.make_loss(axis, student.label_smoothing)
     student_step = make_student_step(student.network, method, axis)
-    forward = _forward_for(teacher, student) if method.needs_teacher else None
+    forward = _forward_for(teacher, student, method)
 
     def update(state, batch, keys, views, stream_step):
         if forward is None:
@@ -369,8 +369,11 @@ def _fetch(data: DeviceData, key, slot: Slots, axis: BatchAxis, spec) -> Batch:
     return fetch(data.image, data.label, slot.index, position, step_key, spec)
 
 
-def _forward_for(teacher: Network | None, student: Student) -> TeacherForward | None:
-    if teacher is None or not student.method.needs_teacher:
+def _forward_for(
+    teacher: Network | None, student: Student, method: Method
+) -> TeacherForward | None:
+    """Return the extra pass of a fixed teacher, None where the method needs none."""
+    if teacher is None or not method.needs_teacher:
         return None
     return make_teacher_forward(
         teacher.model, student.teacher_bn, student.teacher_noise

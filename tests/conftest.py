@@ -1,6 +1,5 @@
 """Four CPU devices for every test, and the flags of a real run."""
 
-import functools
 import os
 import pathlib
 import urllib.error
@@ -8,9 +7,10 @@ import urllib.request
 
 import jax
 import pytest
+import tiny
 
 from spaced_kd import backend
-from spaced_kd.models import MODELS, small_cnn
+from spaced_kd.models import MODELS
 
 backend.configure()
 jax.config.update("jax_num_cpu_devices", 4)
@@ -30,9 +30,9 @@ def shared_data() -> pathlib.Path:
 
 @pytest.fixture(autouse=True)
 def tiny_cnn(monkeypatch):
-    """A network with convolution and BatchNorm that compiles in a moment."""
-    network = functools.partial(small_cnn.SmallCNN, channels=(4, 4))
-    monkeypatch.setitem(MODELS, "tiny_cnn", network)
+    """Networks with convolution and BatchNorm that compile in a moment."""
+    for name, network in tiny.NETWORKS.items():
+        monkeypatch.setitem(MODELS, name, network)
 
 
 @pytest.fixture(autouse=True)

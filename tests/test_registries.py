@@ -10,12 +10,13 @@ import pytest
 
 import spaced_kd
 from spaced_kd import losses
-from spaced_kd.config import StudentConfig
+from spaced_kd.config import SELF_TAUGHT, WITHOUT_TEACHER, StudentConfig
 from spaced_kd.data import DATASETS
 from spaced_kd.errors import ConfigError
 from spaced_kd.methods import METHODS, make_method
 from spaced_kd.parallel import BatchAxis
 from spaced_kd.registry import lookup
+from spaced_kd.state import BRANCHES, PARTS
 from spaced_kd.types import Batch, ModelOutput
 
 PACKAGE = pathlib.Path(spaced_kd.__file__).parent
@@ -141,3 +142,13 @@ def test_the_kd_loss_is_the_weighted_sum_of_its_parts():
     shapes = [x.shape for x in jax.tree.leaves(params)]
     # Linear 4 -> floor((4 + 7) / 2) -> 7, as released.
     assert sorted(shapes) == [(4, 5), (5,), (5, 7), (7,)]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_the_config_says_of_a_method_is_true_of_it(name):
+    """The plan is made before methods are, from the config's lists of their names."""
+    config = StudentConfig(method=name, soft_loss="kl", temperature_squared="yes")
+    method = make_method(config, BatchAxis(), 100)
+    assert method.needs_teacher == (name not in WITHOUT_TEACHER)
+    assert (BRANCHES in method.trains) == (name in SELF_TAUGHT)
+    assert set(method.trains) < set(PARTS)

@@ -26,23 +26,10 @@ ARMS = {
     "twice": student(plan="interleaved"),
     "spaced": student(plan="spaced", space_interval_epochs=0.5),
 }
-RUN = {
-    "teacher__model": "none",
-    "student__model": "tiny_branches",
-    "student__method": "self_kd",
-}
-
-
-@pytest.fixture(autouse=True)
-def tiny_branches(monkeypatch):
-    from spaced_kd.models import MODELS, small_cnn
-
-    network = functools.partial(small_cnn.SmallCNN, channels=(4, 4, 4), branches=True)
-    monkeypatch.setitem(MODELS, "tiny_branches", network)
 
 
 def _config(students=None, **fields):
-    return tiny.config(students or ARMS, **RUN | fields)
+    return tiny.config(students or ARMS, **tiny.SELF_KD | fields)
 
 
 def _prepare(config):

@@ -24,6 +24,7 @@ from spaced_kd.engine import Engine
 from spaced_kd.errors import CheckpointError, ConfigError, NonFiniteError
 from spaced_kd.interrupt import StopRequest
 from spaced_kd.methods import METHODS
+from spaced_kd.models import MODELS as NETWORKS
 from spaced_kd.recorder import Offsets, Recorder
 from spaced_kd.schedule import Evaluate, Lockstep, Member, Replay
 from spaced_kd.writers import read_rows
@@ -37,12 +38,7 @@ SELF_TAUGHT = {
     "twice": student(plan="interleaved"),
     "spaced": student(plan="spaced", space_interval_epochs=0.5),
 }
-SELF_FIELDS = {
-    "teacher__model": "none",
-    "student__model": "tiny_branches",
-    "student__method": "self_kd",
-}
-TAUGHT = [name for name in METHODS if name not in ("hard", *config_lib.SELF_TAUGHT)]
+TAUGHT = [name for name in METHODS if name not in config_lib.WITHOUT_TEACHER]
 EVERY_METHOD = {
     f"{method}_{plan}": student(plan=plan, method=method, space_interval_epochs=1.0)
     for method in TAUGHT
@@ -66,23 +62,11 @@ def _digests(checkpoint: pathlib.Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _tiny_models():
-    from spaced_kd.models import MODELS as table
-    from spaced_kd.models.mlp import MLP
-    from spaced_kd.models.small_cnn import SmallCNN
-
-    small = functools.partial(SmallCNN, channels=(4, 4))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(table, "tiny_cnn", small)
-        patch.setitem(table, "tiny_branches", functools.partial(small, branches=True))
-        patch.setitem(table, "narrow_mlp", functools.partial(MLP, widths=(16,)))
-        yield
-
-
-@contextlib.contextmanager
 def _whole_run(path, students, num_epochs=2, **fields):
     """An uninterrupted run that kept a checkpoint of every tick."""
-    with _tiny_models():
+    with pytest.MonkeyPatch.context() as patch:
+        for name, network in tiny.NETWORKS.items():
+            patch.setitem(NETWORKS, name, network)
         fields = {"num_epochs": num_epochs, "checkpoint__keep": 1000} | fields
         config = tiny.config(students, **fields)
         found = spaced_kd.run(config, path)
@@ -103,7 +87,7 @@ def whole(tmp_path_factory):
 def self_taught(tmp_path_factory):
     """Arms of self KD, without a teacher; the longest outlives the others."""
     path = tmp_path_factory.mktemp("self_taught")
-    with _whole_run(path, SELF_TAUGHT, **SELF_FIELDS) as run:
+    with _whole_run(path, SELF_TAUGHT, **tiny.SELF_KD) as run:
         yield run
 
 
@@ -212,7 +196,7 @@ def test_a_run_without_a_teacher_reports_every_exit(self_taught):
     rows = read_rows(self_taught.path / "metrics.jsonl")
     assert not any("teacher" in key for row in rows for key in row)
     spaced = found.students["spaced"]
-    assert list(spaced.exits) == ["exit2", "exit1", "ensemble"]
+    assert list(spaced.exits) == ["exit3", "exit2", "exit1", "ensemble"]
     assert spaced.quoted == "ensemble"
     assert spaced.acc1_last == spaced.exits["ensemble"].acc1_last
     # Two epochs of seven batches; the interval of three leaves two unreplayed.
@@ -384,9 +368,8 @@ def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_checkpoint(
 
 def test_what_takes_long_at_first_is_announced(tmp_path, capsys):
     """Large networks compile for minutes, in which nothing else is to be seen."""
-    config = tiny.config(SELF_TAUGHT, num_epochs=1, **SELF_FIELDS, progress="plain")
-    with _tiny_models():
-        spaced_kd.run(config, tmp_path)
+    config = tiny.config(SELF_TAUGHT, num_epochs=1, **tiny.SELF_KD, progress="plain")
+    spaced_kd.run(config, tmp_path)
     lines = capsys.readouterr().err.splitlines()
     said = [line for line in lines if line.startswith("compiling: ")]
     parts = ["train plain", "train twice", "train spaced", "replay spaced"]

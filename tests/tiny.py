@@ -1,6 +1,10 @@
 """A run of seconds: synthetic 8x8 images, an MLP or a small CNN, one or two seeds."""
 
+import functools
+
 from spaced_kd.config import Config, base_config, from_config_dict, student
+from spaced_kd.models.mlp import MLP
+from spaced_kd.models.small_cnn import SmallCNN
 
 
 def config_dict(students=None, **fields):
@@ -37,6 +41,17 @@ def config_dict(students=None, **fields):
     return config
 
 
+NETWORKS = {
+    "narrow_mlp": functools.partial(MLP, widths=(16,)),
+    "tiny_cnn": functools.partial(SmallCNN, channels=(4, 4)),
+    # A trunk of the same names: its baseline starts from the same weights.
+    "tiny_branches": functools.partial(SmallCNN, channels=(4, 4, 4), branches=True),
+}
+SELF_KD = {
+    "teacher__model": "none",
+    "student__model": "tiny_branches",
+    "student__method": "self_kd",
+}
 AUGMENT = {
     "data__crop_padding": 1,
     "data__horizontal_flip": True,
