@@ -653,8 +653,9 @@ METHOD_CHOICES: dict[str, dict[str, dict[str, str]]] = {
     },
 }
 
-FIXED_TEACHER_CHOICES = {"teacher_bn": "running"}
-"""Of students whose teacher comes trained: in eval mode, as in every offline KD."""
+FIXED_TEACHER_CHOICES = {"teacher_bn": "running", "init": "different"}
+"""Of students whose teacher comes trained: in eval mode, as in every offline KD; what
+it began with is not known here, and a born-again network begins with other weights."""
 
 PLAN_CHOICES: dict[str, dict[str, str]] = {
     # Offline KD ("max" in the paper's Table 6) is a program of its own in the released
@@ -853,6 +854,11 @@ def reference_names(field: str) -> tuple[str, ...]:
     """Return the students that `config.reference` names."""
     names = (name.strip() for name in field.split(","))
     return tuple(dict.fromkeys(name for name in names if name))
+
+
+def generation(config: Config) -> int:
+    """Return how many stages, one before the other, come before a run."""
+    return max((1 + generation(stage) for stage in config.stages.values()), default=0)
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shutil
-from pathlib import Path
 from types import SimpleNamespace
 
 import chex
@@ -11,13 +10,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import tiny
 
 import spaced_kd
-from spaced_kd import checks, data, experiment, stages, train, trained, workdir
 from spaced_kd import config as config_lib
+from spaced_kd import data, experiment, stages, train, trained, workdir
 from spaced_kd.checkpoint import CheckpointLine
 from spaced_kd.config import fingerprint, from_config_dict, student
 from spaced_kd.engine import Engine
@@ -52,8 +50,9 @@ def chain(stages_dir, *, parent_epochs=1, **fields):
     """A born-again network of the third generation, and a spaced arm beside it."""
     arms = {"gen2": student(plan="online"), "spaced": student(plan="spaced")}
     arms["spaced"].space_interval_epochs = 0.5
-    config = tiny.config_dict(arms, **NET, teacher__stage="gen1/gen1", **fields)
-    config.num_seeds, config.stages_dir = 2, str(stages_dir)
+    fields = NET | {"num_seeds": 2, "teacher__stage": "gen1/gen1"} | fields
+    config = tiny.config_dict(arms, **fields)
+    config.stages_dir = str(stages_dir)
     config.checkpoint.keep = 100
     second = tiny.config_dict({"gen1": student()}, **NET, teacher__stage="gen0/gen0")
     second.checkpoint.keep = 100
@@ -320,7 +319,253 @@ def test_a_stage_is_another_one_with_other_data():
     assert stages.key(config, sets) != stages.key(config, other)
 
 
-def _chained(teacher="gen0/gen0", **stage):
-    config = tiny.config_dict(**ALONE, teacher__stage=teacher)
-    config.stages = {"gen0": tiny.config_dict({"gen0": student(plan="none")}, **stage)}
+BASE = {"gen0": {"teacher__model": "none"}}
+
+
+def _chained(own=None, *, students=None, base=None):
+    """Return the fields of a run with stages; `base`: name -> fields of a stage."""
+    config = tiny.config_dict(
+        students, **({"teacher__stage": "gen0/gen0"} | (own or {}))
+    )
+    for name, fields in (BASE if base is None else base).items():
+        plan = "online" if "teacher__stage" in fields else "none"
+        arms = {name: student(plan=plan)}
+        config.stages[name] = tiny.config_dict(arms, **fields)
     return config
+
+
+CIRCLE = {"gen0": {"teacher__stage": "x/x"}, "x": {"teacher__stage": "gen0/gen0"}}
+REFUSED_NAMES = {
+    "an unknown stage": (
+        {"teacher__stage": "gn0/gen0"},
+        BASE,
+        r"\.teacher\.stage='gn0/gen0': stage='gn0' is unknown; did you mean 'gen0'",
+    ),
+    "an unknown network": (
+        {"teacher__stage": "gen0/gen"},
+        BASE,
+        r"network of stage 'gen0'='gen' is unknown; did you mean 'gen0'",
+    ),
+    "no network": ({"teacher__stage": "gen0"}, BASE, "give STAGE/NETWORK"),
+    "no stages": ({}, {}, r"is unknown\. Known: none"),
+    "a circle": (
+        {},
+        CIRCLE,
+        r"config\.stages\.x\.teacher\.stage='gen0/gen0' closes .* gen0 -> x -> gen0;",
+    ),
+    "an odd name": (
+        {"teacher__stage": "a b/c"},
+        {"a b": {"teacher__model": "none"}},
+        "a stage's name must be letters",
+    ),
+    "a mistake in a stage": (
+        {},
+        {"gen0": {"teacher__model": "none", "student__temperature": -1.0}},
+        r"config\.stages\.gen0\.student\.temperature=-1\.0 is too small",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED_NAMES)
+def test_a_name_that_leads_nowhere_is_refused_in_one_line(what):
+    own, base, words = REFUSED_NAMES[what]
+    with pytest.raises(ConfigError, match=words) as caught:
+        from_config_dict(_chained(own, base=base))
+    assert "\n" not in str(caught.value)
+
+
+REFUSED = {
+    "DML beside a teacher": (
+        {"teacher__stage": ""},
+        {"s": student(method="dml")},
+        "owns both of its networks",
+    ),
+    "SHAKE without a trained teacher": (
+        {"teacher__stage": ""},
+        {"s": student(method="shake")},
+        "needs a trained teacher that stays as it is",
+    ),
+    "a trained teacher that learns": (
+        {"teacher__method": "kd"},
+        None,
+        "a trained teacher that learns no more",
+    ),
+    "a trained teacher with a tutor": (
+        {"tutor__stage": "gen0/gen0"},
+        None,
+        "a trained teacher that learns no more",
+    ),
+    "a trained teacher that is ahead": (
+        {},
+        {"s": student(plan="constant_ahead")},
+        "needs a teacher that trains",
+    ),
+    "its initial weights": (
+        {},
+        {"s": student(init="same")},
+        "config.teacher.stage brings it trained",
+    ),
+    "its clock": (
+        {"student__optim__schedule_clock": "teacher"},
+        None,
+        "stands still where config.teacher.stage",
+    ),
+    "a teacher's clock for itself": (
+        {"teacher__stage": "", "teacher__optim__schedule_clock": "teacher"},
+        None,
+        "schedule_clock='teacher' says nothing",
+    ),
+    "a teacher of two networks": (
+        {"teacher__stage": "", "teacher__method": "dml"},
+        None,
+        r"teacher\.method='dml' is for students",
+    ),
+    "a taught teacher without a tutor": (
+        {"teacher__stage": "", "teacher__method": "kd"},
+        None,
+        r"teacher\.method='kd' needs a trained network to learn from",
+    ),
+    "a tutor that nobody hears": (
+        {"teacher__stage": "", "tutor__stage": "gen0/gen0"},
+        None,
+        r"teacher\.method='hard' learns from no tutor",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_no_run_can_do_is_refused(what, monkeypatch):
+    own, students, words = REFUSED[what]
+    monkeypatch.setitem(METHODS, "shake", METHODS["kd"])
+    config = from_config_dict(_chained(own, students=students))
+    with pytest.raises(ConfigError, match=words):
+        experiment.build(config, data.load(config.data))
+
+
+MISFITS = {
+    "other images": (
+        {"data__image_size": 4},
+        "4x4x3 images of 10 classes, but this run has 8x8x3 images",
+    ),
+    "other pixels": (
+        {"data__normalization": "imagenet"},
+        r"normalised otherwise .*normalization='imagenet'",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", MISFITS)
+def test_a_stage_that_does_not_fit_is_refused_before_it_is_trained(what, tmp_path):
+    """The mistake would show after hours, or never: the teacher would see badly."""
+    fields, words = MISFITS[what]
+    config = _chained(base={"gen0": BASE["gen0"] | fields})
+    with pytest.raises(ConfigError, match=words):
+        spaced_kd.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("compat", config_lib.COMPAT)
+def test_a_trained_teacher_is_in_eval_mode_whatever_compat_says(compat):
+    """The paper's and the released choices are about a teacher in training."""
+    config = from_config_dict(_chained({"compat": compat}))
+    (arm,) = {(s.teacher_bn, s.init) for s in config.students.values()}
+    assert arm == ("running", "different")
+    # A stage is a run of its own, which follows its own field.
+    assert config.stages["gen0"].compat == "recommended"
+
+
+def test_a_stage_shares_the_seeds_of_the_run_and_nothing_else_of_its_training():
+    own = {"seed": 5, "num_seeds": 3, "data__dir": "there", "num_epochs": 7}
+    stage = from_config_dict(_chained(own)).stages["gen0"]
+    assert (stage.seed, stage.num_seeds, stage.data.dir) == (5, 3, "there")
+    assert stage.num_epochs == 3
+
+
+def test_every_generation_begins_with_other_weights(whole):
+    """Born-again networks are initialised anew, not with their teacher's start."""
+    starts = []
+    third = whole.config
+    second = third.stages["gen1"]
+    for config, name in (
+        (third, "gen2"),
+        (second, "gen1"),
+        (second.stages["gen0"], "gen0"),
+    ):
+        parts = experiment.build(config, whole.data[config.data])
+        states = experiment.init_states(parts)
+        starts += [np.array(s[name].params["net"]["head"]["kernel"]) for s in states]
+    assert len({start.tobytes() for start in starts}) == 6
+
+
+def _logits(variables, image, train):
+    """The network of these tests, written out."""
+    params, stats = variables["params"], variables["batch_stats"]["BatchNorm_0"]
+    dense = lambda name, x: x @ params[name]["kernel"] + params[name]["bias"]
+    x = dense("Dense_0", image.reshape(len(image), -1))
+    mean, var = (x.mean(0), x.var(0)) if train else (stats["mean"], stats["var"])
+    norm = params["BatchNorm_0"]
+    x = (x - mean) / jnp.sqrt(var + 1e-5) * norm["scale"] + norm["bias"]
+    return dense("head", jnp.maximum(x, 0))
+
+
+def _step_by_hand(parts, seed, learner, taught_by):
+    """One step of SGD on 0.7 CE + 0.3 * 9 KL(teacher || student; T = 3)."""
+    train_set, dataset = parts.dataset.train, parts.dataset
+    rows = parts.streams[seed].teacher.indices(0, 1)[0]
+    image = (train_set.image[rows] / 255 - np.array(dataset.mean)) / dataset.std
+    target = jax.nn.softmax(_logits(taught_by, image, False) / 3)
+    label = np.asarray(train_set.label)[rows]
+
+    def loss(params):
+        logits = _logits(learner | {"params": params}, image, True)
+        hard = -jax.nn.log_softmax(logits)[np.arange(len(rows)), label]
+        soft = target * (jnp.log(target) - jax.nn.log_softmax(logits / 3))
+        return (0.7 * hard + 0.3 * 9 * soft.sum(1)).mean()
+
+    grads = jax.grad(loss)(learner["params"])
+    step = lambda p, g: p - 0.05 * (g + 5e-4 * p)
+    return jax.tree.map(step, learner["params"], grads)
+
+
+def _trained(parts, role, seed):
+    """Return variables whose running statistics are not those of a batch."""
+    rng = np.random.default_rng(seed)
+    template = experiment.state_template(parts)[seed][role].variables
+    draw = lambda leaf: jnp.asarray(rng.uniform(0.1, 0.5, leaf.shape), leaf.dtype)
+    return jax.tree.map(draw, template)
+
+
+TAUGHT = {
+    "the teacher by its tutor": ("teacher", "tutor"),
+    "a student by its trained teacher": ("s", "teacher"),
+}
+
+
+@pytest.mark.parametrize("who", TAUGHT)
+def test_a_trained_network_teaches_in_eval_mode(who, whole):
+    """A step of TAKD, and of a student in lockstep, against one written by hand.
+
+    Breaks if a trained network shows its outputs in training mode, moves, or teaches
+    another repetition than its own.
+    """
+    learner, role = TAUGHT[who]
+    fields = NET | {"num_seeds": 2, "chunk_steps": 1}
+    own = {"teacher__stage": "", f"{role}__stage": "gen0/gen0"}
+    own |= {f"{'teacher' if role == 'tutor' else 'student'}__feature_weight": 0.0}
+    if role == "tutor":
+        own |= {"teacher__method": "kd"}
+    arm = student(plan="offline" if role == "tutor" else "online")
+    base = {"gen0": fields | BASE["gen0"]}
+    config = from_config_dict(_chained(fields | own, students={"s": arm}, base=base))
+    parts = experiment.build(config, data.load(config.data))
+    given = [_trained(parts, role, seed) for seed in (0, 1)]
+    states = experiment.init_states(parts, {role: given})
+    before = jax.tree.map(np.array, states)
+    members = () if role == "tutor" else (Member("s"),)
+    tick = Lockstep(0, 1, members, teacher=role == "tutor")
+    states, _ = Engine(parts).advance(states, tick)
+    for k, state in enumerate(states):
+        expected = _step_by_hand(parts, k, before[k][learner].variables, given[k])
+        found = state[learner].variables["params"]
+        chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-6)
+        chex.assert_trees_all_equal(state[role].variables, given[k])
