@@ -104,5 +104,39 @@ def critical_period() -> dict[str, ConfigDict]:
     }
 
 
+METHOD_FIELDS: dict[str, dict[str, Any]] = {
+    "kd": {},
+    "pld": {"temperature": 4.0},
+    "sinkd": {"temperature": 2.0},
+    "taid": {"kd_weight": 1.0, "temperature": 1.0},
+    "nd": {},
+    "diswot": {},
+    "ofa": {"kd_weight": 0.5, "temperature": 1.0},
+    "dho": {"kd_weight": 0.5, "temperature": 2.0},
+    "label_mix": {"kd_weight": 0.4},
+    "shake": {"temperature": 4.0},
+    "dml": {"temperature": 1.0},
+    "dlb": {},
+    "ps_kd": {},
+}
+"""What each method is set to where it is compared with others: its own authors' choice
+as far as it carries over (docs/methods.md)."""
+
+
+def plain_and_spaced(*methods: str, **fields: Any) -> dict[str, ConfigDict]:
+    """Return two students of each method, which differ in the plan alone.
+
+    Args:
+      *methods: keys of `METHOD_FIELDS`.
+      **fields: of the spaced ones, beside the plan.
+    """
+    plans = {"plain": {"plan": "online"}, "spaced": {"plan": "spaced"} | fields}
+    return {
+        f"{method}_{name}": student(method=method, **METHOD_FIELDS[method], **plan)
+        for method in methods
+        for name, plan in plans.items()
+    }
+
+
 def _named(name: str, epochs: float) -> str:
     return f"{name}_{epochs:.1f}".replace(".", "_")

@@ -3,7 +3,7 @@
 from typing import Any
 
 from spaced_kd import config as config_lib
-from spaced_kd.config import SELF_TAUGHT
+from spaced_kd.config import SELF_TAUGHT, WITH_BRANCHES
 
 ConfigDict = Any
 """An `ml_collections.ConfigDict`, whose fields no type checker knows."""
@@ -20,13 +20,13 @@ def shrink(config: ConfigDict) -> None:
     config.num_devices = 1
     _shrink_data(config.data)
     _shrink_epochs(config, 2)
-    self_taught = config.student.method in SELF_TAUGHT
-    if self_taught:
+    branches = config.student.method in WITH_BRANCHES
+    if branches:
         defaults: ConfigDict = config_lib.base_config()
         config.student.arch = defaults.student.arch
     # No small ResNet has branches, and six arms with 12 exits each compile for minutes.
-    large = ("resnet", "deit") if self_taught else "resnet"
-    small = "small_cnn" if self_taught else "resnet8"
+    large = ("resnet", "deit") if branches else "resnet"
+    small = "small_cnn" if branches else "resnet8"
     for network in (config.teacher, config.student, *config.students.values()):
         model = network.model or ""
         if model.startswith(large):
