@@ -18,6 +18,7 @@ def shrink(config: ConfigDict) -> None:
     """
     config.num_seeds = 1
     config.num_devices = 1
+    config.chunk_steps = 1  # a rest shorter than a chunk would be a second program
     _shrink_data(config.data)
     _shrink_epochs(config, 2)
     branches = config.student.method in WITH_BRANCHES
