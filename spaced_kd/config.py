@@ -653,8 +653,9 @@ METHOD_CHOICES: dict[str, dict[str, dict[str, str]]] = {
     },
 }
 
-FIXED_TEACHER_CHOICES = {"teacher_bn": "running"}
-"""Of students whose teacher comes trained: in eval mode, as in every offline KD."""
+FIXED_TEACHER_CHOICES = {"teacher_bn": "running", "init": "different"}
+"""Of students whose teacher comes trained: it is in eval mode, as in every offline KD,
+and they start anew."""
 
 PLAN_CHOICES: dict[str, dict[str, str]] = {
     # Offline KD ("max" in the paper's Table 6) is a program of its own in the released
