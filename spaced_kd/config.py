@@ -428,6 +428,17 @@ class StudentConfig:
         0.1, "sinkd: lambda, how far the transport plan is blurred", above=0.0
     )
     sinkd_iterations: int = option(20, "sinkd: scalings of rows and columns", low=1)
+    shake_scale: float = option(
+        3.1415,
+        "shake: standard deviation that all logits of the losses are brought to, over "
+        "the classes, and their mean to 0; 0: logits as they are",
+        low=0.0,
+    )
+    shake_hard_weight: float = option(
+        1.0,
+        "shake: weight of the shadow head's loss on labels (1: released; 0: paper)",
+        low=0.0,
+    )
     taid_start: float = option(
         0.4, "taid: the teacher's share of the target at first", low=0.0, high=1.0
     )

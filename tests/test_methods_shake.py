@@ -1,0 +1,220 @@
+"""SHAKE against its published formula in float64, and who learns in which phase."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+
+from spaced_kd.config import StudentConfig
+from spaced_kd.errors import ConfigError
+from spaced_kd.methods.shake import ShadowHead, make_losses, standardized
+from spaced_kd.parallel import BatchAxis
+from spaced_kd.types import Batch, ModelOutput
+
+rng = np.random.default_rng(0)
+B, C = 6, 5
+STUDENT, TEACHER, SHADOW = (2 * rng.normal(size=(B, C)) for _ in range(3))
+LABELS = np.array([0, 4, 2, 2, 1, 3], np.int32)
+MAPS = tuple(
+    np.maximum(rng.normal(size=(B, size, size, width)), 0)
+    for size, width in ((7, 3), (4, 4), (2, 6))
+)
+ALONE = BatchAxis()
+SCALE = 3.1415
+PADDING = 2
+
+
+def _convolved(x, kernel, stride):
+    """Window by window, zeros around the image."""
+    size = kernel.shape[0]
+    around = (size - 1) // 2
+    x = np.pad(x, ((0, 0), (around, around), (around, around), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(1, 2))
+    windows = windows[:, ::stride, ::stride]
+    return np.einsum("bhwcij,ijco->bhwo", windows, kernel)
+
+
+def _fused(params, x, stride=1):
+    x = _convolved(x, params["conv"]["kernel"], stride)
+    x = (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-5)
+    return np.maximum(x * params["norm"]["scale"] + params["norm"]["bias"], 0)
+
+
+def _head_by_hand(params, maps=MAPS):
+    """The released head's drawing, for three maps that halve."""
+    a, b, c = maps
+    x = _fused(params["down2"], a, 2) + _fused(params["side2"], b)
+    x = _fused(params["down3"], x, 2) + _fused(params["side3"], c)
+    x = _fused(params["last"], x).mean((1, 2))
+    return x @ params["linear"]["kernel"] + params["linear"]["bias"]
+
+
+@functools.cache
+def _head_params():
+    """Off their starting values, some of which would hide what they do."""
+    maps = [jax.ShapeDtypeStruct((1, *x.shape[1:]), jnp.float32) for x in MAPS]
+    shapes = jax.eval_shape(ShadowHead(C).init, jax.random.key(0), maps)["params"]
+    drawn = lambda x: jnp.asarray(rng.normal(0.5, 0.5, x.shape), jnp.float32)
+    return jax.tree.map(drawn, shapes)
+
+
+def _read(params, maps, mask=None, axis=ALONE):
+    head = ShadowHead(params["linear"]["bias"].shape[-1], axis)
+    return head.apply({"params": params}, maps, mask, mutable=["batch_stats"])[0]
+
+
+def _padded(x, junk=9.0):
+    x = np.asarray(x)
+    rest = np.full((PADDING, *x.shape[1:]), junk, x.dtype)
+    return jnp.asarray(np.concatenate([x, rest]), jnp.float32)
+
+
+def test_the_shadow_head_equals_its_drawing_in_float64():
+    """Strides, zeros at the borders, order of the layers, statistics of the batch."""
+    params = _head_params()
+    expected = _head_by_hand(jax.tree.map(lambda x: np.asarray(x, np.float64), params))
+    got = jax.jit(_read)(params, [jnp.asarray(x, jnp.float32) for x in MAPS])
+    np.testing.assert_allclose(got, expected, atol=2e-5)
+
+
+def test_the_shadow_head_has_the_released_parameters():
+    """On maps of ResNet-56 (16, 32, 64), with a classifier for 100 classes."""
+    maps = [jnp.zeros((1, 2**s, 2**s, c)) for s, c in ((2, 16), (1, 32), (0, 64))]
+    head = ShadowHead(100)
+    shapes = jax.eval_shape(head.init, jax.random.key(0), maps)["params"]
+    count = sum(np.prod(x.shape) for x in jax.tree.leaves(shapes))
+    kernels = 9 * 16 * 32 + 32 * 32 + 9 * 32 * 64 + 64 * 64 + 9 * 64 * 64
+    norms = 2 * (32 + 32 + 64 + 64 + 64)
+    assert count == kernels + norms + 64 * 100 + 100
+
+
+def test_kernels_start_normal_by_fan_out():
+    """He's deviation sqrt(2 / (9 C_out)), as released, not PyTorch's default."""
+    maps = [jnp.zeros((1, 1, 1, 128))]
+    params = jax.jit(ShadowHead(2).init)(jax.random.key(0), maps)["params"]
+    deviation = np.std(params["last"]["conv"]["kernel"])
+    np.testing.assert_allclose(deviation, np.sqrt(2 / (9 * 128)), rtol=0.01)
+
+
+@pytest.mark.parametrize("sizes", [(3,), (4, 4), (8, 4, 2, 1), (5, 2), (9, 5)])
+def test_the_shadow_head_reads_maps_of_any_network(sizes):
+    """One map, maps that do not shrink (transformers), four stages, odd sizes."""
+    maps = [
+        jnp.ones((2, size, size, 3 + place), jnp.bfloat16)
+        for place, size in enumerate(sizes)
+    ]
+    head = ShadowHead(C)
+    logits = jax.eval_shape(lambda: head.init_with_output(jax.random.key(0), maps)[0])
+    assert (logits.shape, logits.dtype) == ((2, C), jnp.float32)
+
+
+def test_maps_that_no_stride_explains_are_refused():
+    maps = [jnp.zeros((1, size, size, 3)) for size in (7, 5)]
+    with pytest.raises(ConfigError, match="7x7 to 5x5"):
+        jax.eval_shape(ShadowHead(C).init, jax.random.key(0), maps)
+
+
+def test_padding_does_not_reach_the_shadow_heads_statistics():
+    expected = _head_by_hand(_head_params())
+    mask = jnp.arange(B + PADDING) < B
+    got = jax.jit(_read)(_head_params(), [_padded(x) for x in MAPS], mask)[:B]
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def _normal(logits):
+    mean, variance = logits.mean(1, keepdims=True), logits.var(1, keepdims=True)
+    return SCALE * (logits - mean) / np.sqrt(variance + 1e-7)
+
+
+def _ce(logits):
+    return -scipy.special.log_softmax(logits, axis=1)[np.arange(B), LABELS].mean()
+
+
+def _divergence(learner, target, temperature):
+    """T^2 KL(target || learner), the mean over the batch."""
+    log_p, log_q = (
+        scipy.special.log_softmax(x / temperature, axis=1) for x in (target, learner)
+    )
+    return temperature**2 * (np.exp(log_p) * (log_p - log_q)).sum(1).mean()
+
+
+def _outputs(logits, soft_logits=None):
+    return ModelOutput(
+        jnp.asarray(logits, jnp.float32), jnp.zeros((len(logits), 3)), soft_logits
+    )
+
+
+def _batch(padding=0):
+    mask = jnp.arange(B + padding) < B if padding else None
+    labels = jnp.asarray(np.pad(LABELS, (0, padding)))
+    return Batch(jnp.zeros((B + padding, 1, 1, 1)), labels, mask)
+
+
+def _losses(axis=ALONE, **fields):
+    defaults = {"soft_loss": "kl", "temperature_squared": "yes", "temperature": 4.0}
+    return make_losses(StudentConfig(method="shake", **defaults | fields), axis)
+
+
+def test_standardized_logits_have_the_released_mean_and_deviation():
+    got = np.asarray(standardized(jnp.asarray(7 + 3 * STUDENT), SCALE))
+    np.testing.assert_allclose(got.mean(1), 0, atol=1e-5)
+    np.testing.assert_allclose(got.std(1), SCALE, rtol=1e-5)
+    alike = standardized(jnp.full((1, C), 5.0), SCALE)
+    np.testing.assert_array_equal(alike, 0)
+    np.testing.assert_array_equal(standardized(alike + 2, 0.0), 2)
+
+
+def test_the_shadow_head_learns_labels_teacher_and_student():
+    total, parts = _losses()[0](
+        jnp.asarray(SHADOW), _outputs(STUDENT), _outputs(TEACHER), _batch()
+    )
+    shadow, student, teacher = map(_normal, (SHADOW, STUDENT, TEACHER))
+    expected = {
+        "shadow_hard_loss": _ce(shadow),
+        "shadow_teacher_loss": ((shadow - teacher) ** 2).mean(),
+        "shadow_student_loss": _divergence(shadow, student, 4),
+    }
+    assert parts.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(parts[name], value, rtol=1e-5)
+    np.testing.assert_allclose(total, sum(expected.values()), rtol=1e-5)
+
+
+def test_the_student_learns_labels_and_shadow_head():
+    """And nothing from the teacher itself."""
+    total, parts = _losses()[1](jnp.asarray(SHADOW), _outputs(STUDENT), _batch())
+    shadow, student = _normal(SHADOW), _normal(STUDENT)
+    hard, soft = _ce(student), _divergence(student, shadow, 4)
+    np.testing.assert_allclose(parts["hard_loss"], hard, rtol=1e-5)
+    np.testing.assert_allclose(parts["soft_loss"], soft, rtol=1e-5)
+    np.testing.assert_allclose(total, hard + soft, rtol=1e-5)
+
+
+def test_without_a_scale_the_logits_are_as_they_are():
+    total, _ = _losses(shake_scale=0.0)[1](
+        jnp.asarray(SHADOW), _outputs(STUDENT), _batch()
+    )
+    expected = _ce(STUDENT) + _divergence(STUDENT, SHADOW, 4)
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+
+
+def test_the_papers_shadow_head_sees_no_labels():
+    args = jnp.asarray(SHADOW), _outputs(STUDENT), _outputs(TEACHER), _batch()
+    total, parts = _losses()[0](*args)
+    without = _losses(shake_hard_weight=0.0)[0](*args)[0]
+    np.testing.assert_allclose(total - without, parts["shadow_hard_loss"], rtol=1e-5)
+
+
+def test_a_distilled_transformer_listens_with_its_distillation_head():
+    """Soft targets come from and go to that head, labels to the other."""
+    both = _outputs(STUDENT, jnp.asarray(TEACHER, jnp.float32))
+    parts = _losses()[1](jnp.asarray(SHADOW), both, _batch())[1]
+    soft = _divergence(_normal(TEACHER), _normal(SHADOW), 4)
+    np.testing.assert_allclose(parts["soft_loss"], soft, rtol=1e-5)
+    np.testing.assert_allclose(parts["hard_loss"], _ce(_normal(STUDENT)), rtol=1e-5)
+    parts = _losses()[0](jnp.asarray(SHADOW), both, _outputs(TEACHER), _batch())[1]
+    reverse = _divergence(_normal(SHADOW), _normal(TEACHER), 4)
+    np.testing.assert_allclose(parts["shadow_student_loss"], reverse, rtol=1e-5)
