@@ -11,7 +11,7 @@ import scipy.special
 from spaced_kd.config import StudentConfig
 from spaced_kd.errors import ConfigError
 from spaced_kd.methods.shake import ShadowHead, make_losses, standardized
-from spaced_kd.parallel import BatchAxis
+from spaced_kd.parallel import BATCH_AXIS, BatchAxis
 from spaced_kd.types import Batch, ModelOutput
 
 rng = np.random.default_rng(0)
@@ -218,3 +218,111 @@ def test_a_distilled_transformer_listens_with_its_distillation_head():
     parts = _losses()[0](jnp.asarray(SHADOW), both, _outputs(TEACHER), _batch())[1]
     reverse = _divergence(_normal(SHADOW), _normal(TEACHER), 4)
     np.testing.assert_allclose(parts["shadow_student_loss"], reverse, rtol=1e-5)
+
+
+def _phase(name, axis=ALONE, **fields):
+    """loss(head's parameters, student, teacher, maps, batch): one phase's scalar."""
+    head_loss, student_loss = _losses(axis, **fields)
+
+    def loss(params, student, teacher, maps, batch):
+        shadow = _read(params, maps, batch.mask, axis)
+        total = 0.0
+        if name in ("plain", "lead"):
+            outputs = _outputs(student), _outputs(teacher)
+            total += head_loss(shadow, *outputs, batch)[0]
+        if name in ("plain", "replay"):
+            total += student_loss(shadow, _outputs(student), batch)[0]
+        return total
+
+    return loss
+
+
+def _arguments(padding=0):
+    """With outputs and maps of padding that must not matter."""
+    pad = _padded if padding else lambda x: jnp.asarray(x, jnp.float32)
+    maps = [pad(x) for x in MAPS]
+    return _head_params(), pad(STUDENT), pad(TEACHER), maps, _batch(padding)
+
+
+@functools.cache
+def _value_and_gradients(phase, padding=0):
+    """A phase's scalar; gradients by the shadow head's parameters, student's logits."""
+    differentiate = jax.jit(jax.value_and_grad(_phase(phase), (0, 1)))
+    return differentiate(*_arguments(padding))
+
+
+def _is_zero(tree):
+    return [not np.any(x) for x in jax.tree.leaves(tree)]
+
+
+def test_the_lead_teaches_the_shadow_head_alone():
+    """Every parameter of it, and the student not at all: exactly zero."""
+    by_head, by_student = _value_and_gradients("lead")[1]
+    assert all(_is_zero(by_student))
+    assert not any(_is_zero(by_head))
+
+
+def test_the_replay_teaches_the_student_alone():
+    by_head, by_student = _value_and_gradients("replay")[1]
+    assert all(_is_zero(by_head))
+    assert not any(_is_zero(by_student))
+
+
+def test_plain_shake_is_both_phases_at_once():
+    """One update moves each learner as its own phase does, by the same loss."""
+    lead, (by_head, _) = _value_and_gradients("lead")
+    replay, (_, by_student) = _value_and_gradients("replay")
+    plain, gradients = _value_and_gradients("plain")
+    np.testing.assert_allclose(plain, lead + replay, rtol=1e-6)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6),
+        gradients,
+        (by_head, by_student),
+    )
+
+
+def test_the_students_gradient_is_of_a_target_that_stands_still():
+    """Finite differences of the loss by hand, its target held, in float64."""
+    shadow = _normal(_head_by_hand(_head_params()))
+
+    def by_hand(student):
+        return _ce(_normal(student)) + _divergence(_normal(student), shadow, 4)
+
+    got = _value_and_gradients("replay")[1][1]
+    for place in ((0, 0), (1, 4), (5, 2)):
+        nudge = np.zeros((B, C))
+        nudge[place] = 1e-6
+        slope = (by_hand(STUDENT + nudge) - by_hand(STUDENT - nudge)) / 2e-6
+        np.testing.assert_allclose(got[place], slope, rtol=1e-3)
+
+
+@pytest.mark.parametrize("phase", ["lead", "replay"])
+def test_padding_changes_nothing(phase):
+    value, (by_head, by_student) = _value_and_gradients(phase)
+    padded, (head, student) = _value_and_gradients(phase, PADDING)
+    np.testing.assert_allclose(padded, value, rtol=1e-5)
+    close = functools.partial(np.testing.assert_allclose, atol=1e-5)
+    jax.tree.map(close, head, by_head)
+    close(student[:B], by_student)
+    np.testing.assert_array_equal(student[B:], 0)
+
+
+def test_the_number_of_devices_changes_nothing():
+    """Values, and gradients by the rule that each device's is D times its share."""
+    params, student, teacher, maps, batch = _arguments(PADDING)
+    params = {name: params[name] for name in ("last", "linear")}
+    rest = student, teacher, maps[-1:], batch
+    of = lambda axis: jax.value_and_grad(_phase("plain", axis), (0, 1))
+    expected, (by_head, by_student) = jax.jit(of(ALONE))(params, *rest)
+    halves = lambda x: x.reshape(2, len(x) // 2, *x.shape[1:])
+    shared = jax.pmap(
+        of(BatchAxis(BATCH_AXIS)),
+        axis_name=BATCH_AXIS,
+        in_axes=(None, 0, 0, 0, 0),
+        devices=jax.devices()[:2],
+    )
+    values, (head, student) = shared(params, *jax.tree.map(halves, rest))
+    np.testing.assert_allclose(values, [expected] * 2, rtol=1e-5)
+    close = functools.partial(np.testing.assert_allclose, atol=1e-5)
+    jax.tree.map(lambda got, want: close(got.mean(0), want), head, by_head)
+    close(student.reshape(by_student.shape) / 2, by_student)
