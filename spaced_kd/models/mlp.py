@@ -21,7 +21,8 @@ class MLP(Model):
     ) -> ModelOutput:
         """Classify [b, H, W, C]; `train` and `mask` change nothing here."""
         del train, mask
-        x = image.reshape(image.shape[0], -1)
+        x, maps = image.reshape(image.shape[0], -1), []
         for width in self.widths:
             x = nn.relu(Dense(width)(x))
-        return ModelOutput(Dense(self.num_classes)(x), x)
+            maps.append(x[:, None, None])
+        return ModelOutput(Dense(self.num_classes)(x), x, maps=self.kept(maps))

@@ -92,8 +92,10 @@ class ResNet(Model):
         self, image: jax.Array, *, train: bool, mask: jax.Array | None = None
     ) -> ModelOutput:
         """Classify [b, H, W, C]; features are the pooled last stage [b, width]."""
-        features = pooled(self.stages(image, train, mask)[-1])
-        return ModelOutput(Dense(self.num_classes, name="head")(features), features)
+        stages = self.stages(image, train, mask)
+        features = pooled(stages[-1])
+        logits = Dense(self.num_classes, name="head")(features)
+        return ModelOutput(logits, features, maps=self.kept(stages))
 
     def stages(
         self, image: jax.Array, train: bool, mask: jax.Array | None

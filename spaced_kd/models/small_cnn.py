@@ -27,15 +27,15 @@ class SmallCNN(Model):
         self, image: jax.Array, *, train: bool, mask: jax.Array | None = None
     ) -> ModelOutput:
         """Classify [b, H, W, C]; the last branch follows the first convolution."""
-        x, means = image.astype(self.dtype), []
+        x, maps = image.astype(self.dtype), []
         for place, channels in enumerate(self.channels):
             x = Conv(channels, stride=1 if place == 0 else 2)(x)
             x = nn.relu(BatchNorm(self.axis)(x, train=train, mask=mask))
-            means.append(pooled(x))
-        *shallow, features = means
+            maps.append(x)
+        *shallow, features = map(pooled, maps)
         logits = Dense(self.num_classes)(features)
         if not self.branches:
-            return ModelOutput(logits, features)
+            return ModelOutput(logits, features, maps=self.kept(maps))
         exits = [(logits, features)]
         for number in range(len(shallow), 0, -1):
             name = f"branch{number}"
@@ -43,7 +43,7 @@ class SmallCNN(Model):
             hidden = nn.relu(align(shallow[number - 1]))
             head = Dense(self.num_classes, name=f"{name}_head")
             exits.append((head(hidden), hidden))
-        return join_exits(exits)
+        return join_exits(exits)._replace(maps=self.kept(maps))
 
 
 small_cnn_branches = functools.partial(SmallCNN, branches=True)
