@@ -662,6 +662,10 @@ METHOD_CHOICES: dict[str, dict[str, dict[str, str]]] = {
         compat: {"soft_loss": "kl", "temperature_squared": "yes", "init": "different"}
         for compat in COMPAT
     },
+    "shake": {
+        compat: {"soft_loss": "kl", "temperature_squared": "yes", "init": "different"}
+        for compat in COMPAT
+    },
 }
 
 FIXED_TEACHER_CHOICES = {"teacher_bn": "running"}

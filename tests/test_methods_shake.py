@@ -7,9 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+import tiny
 
+from spaced_kd import state
 from spaced_kd.config import StudentConfig
 from spaced_kd.errors import ConfigError
+from spaced_kd.methods import make_method
+from spaced_kd.methods.base import Now
 from spaced_kd.methods.shake import ShadowHead, make_losses, standardized
 from spaced_kd.parallel import BATCH_AXIS, BatchAxis
 from spaced_kd.types import Batch, ModelOutput
@@ -25,6 +29,7 @@ MAPS = tuple(
 ALONE = BatchAxis()
 SCALE = 3.1415
 PADDING = 2
+LIKE_THE_SOURCE = {"soft_loss": "kl", "temperature_squared": "yes", "temperature": 4.0}
 
 
 def _convolved(x, kernel, stride):
@@ -154,8 +159,7 @@ def _batch(padding=0):
 
 
 def _losses(axis=ALONE, **fields):
-    defaults = {"soft_loss": "kl", "temperature_squared": "yes", "temperature": 4.0}
-    return make_losses(StudentConfig(method="shake", **defaults | fields), axis)
+    return make_losses(StudentConfig(method="shake", **LIKE_THE_SOURCE | fields), axis)
 
 
 def test_standardized_logits_have_the_released_mean_and_deviation():
@@ -220,19 +224,20 @@ def test_a_distilled_transformer_listens_with_its_distillation_head():
     np.testing.assert_allclose(parts["shadow_student_loss"], reverse, rtol=1e-5)
 
 
-def _phase(name, axis=ALONE, **fields):
+def _method(axis=ALONE):
+    config = StudentConfig(method="shake", **LIKE_THE_SOURCE)
+    return make_method(config, axis, tiny.SIZES._replace(num_classes=C))
+
+
+def _phase(name, axis=ALONE):
     """loss(head's parameters, student, teacher, maps, batch): one phase's scalar."""
-    head_loss, student_loss = _losses(axis, **fields)
+    method = _method(axis)
+    whole = method.whole
+    phase = {"plain": whole, "lead": method.lead, "replay": method.replay}[name]
 
     def loss(params, student, teacher, maps, batch):
-        shadow = _read(params, maps, batch.mask, axis)
-        total = 0.0
-        if name in ("plain", "lead"):
-            outputs = _outputs(student), _outputs(teacher)
-            total += head_loss(shadow, *outputs, batch)[0]
-        if name in ("plain", "replay"):
-            total += student_loss(shadow, _outputs(student), batch)[0]
-        return total
+        taught_by = _outputs(teacher)._replace(maps=tuple(maps))
+        return phase.loss(params, _outputs(student), taught_by, batch, Now(0))[0]
 
     return loss
 
@@ -253,6 +258,25 @@ def _value_and_gradients(phase, padding=0):
 
 def _is_zero(tree):
     return [not np.any(x) for x in jax.tree.leaves(tree)]
+
+
+def test_the_method_starts_from_one_images_maps():
+    """With the parameters that its losses read, and a classifier of its own."""
+    maps = tuple(jnp.asarray(x[:1], jnp.float32) for x in MAPS)
+    teacher = _outputs(TEACHER[:1])._replace(maps=maps)
+    method = _method(BatchAxis(BATCH_AXIS))
+    init = lambda key: method.init(key, _outputs(STUDENT[:1]), teacher)
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, _head_params())
+
+
+def test_each_phase_trains_its_learner_and_logs_its_losses():
+    """A part that does not train rests, optimiser and all."""
+    method = _method()
+    assert method.needs_maps and method.lead and method.replay
+    assert method.lead.trains == (state.METHOD,)
+    assert set(method.replay.trains) == {state.TRUNK, state.SOFT_HEAD}
+    assert set(method.trains) == {*method.lead.trains, *method.replay.trains}
 
 
 def test_the_lead_teaches_the_shadow_head_alone():
@@ -296,10 +320,9 @@ def test_the_students_gradient_is_of_a_target_that_stands_still():
         np.testing.assert_allclose(got[place], slope, rtol=1e-3)
 
 
-@pytest.mark.parametrize("phase", ["lead", "replay"])
-def test_padding_changes_nothing(phase):
-    value, (by_head, by_student) = _value_and_gradients(phase)
-    padded, (head, student) = _value_and_gradients(phase, PADDING)
+def test_padding_changes_nothing():
+    value, (by_head, by_student) = _value_and_gradients("plain")
+    padded, (head, student) = _value_and_gradients("plain", PADDING)
     np.testing.assert_allclose(padded, value, rtol=1e-5)
     close = functools.partial(np.testing.assert_allclose, atol=1e-5)
     jax.tree.map(close, head, by_head)

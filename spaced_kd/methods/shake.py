@@ -15,7 +15,7 @@ paper has no such term (its issue #1; the label's arrow of its poster).
 
 Ours: any number of maps, where the released head reads those of the first three stages;
 a classifier of its own, where the released one borrows the teacher's. Fields of the
-config: T, `soft_loss`, `temperature_squared`, `label_smoothing` and `shake_*`.
+config: `shake_*`, `temperature` (give 4), `soft_loss`, `label_smoothing`.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,12 +25,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from spaced_kd import losses
-from spaced_kd.config import StudentConfig
+from spaced_kd import losses, state
+from spaced_kd.config import MethodConfig
 from spaced_kd.conv import Conv
 from spaced_kd.errors import ConfigError
 from spaced_kd.layers import BatchNorm, Dense, pooled
-from spaced_kd.methods.base import make_soft_loss, taught_logits
+from spaced_kd.methods.base import Method, Phase, Sizes, make_soft_loss, taught_logits
 from spaced_kd.parallel import BatchAxis
 
 _EPSILON = 1e-7
@@ -118,7 +118,7 @@ def _stride(x: jax.Array, deeper: jax.Array) -> int:
     return stride
 
 
-def make_losses(config: StudentConfig, axis: BatchAxis) -> tuple[Callable, Callable]:
+def make_losses(config: MethodConfig, axis: BatchAxis) -> tuple[Callable, Callable]:
     """Return the losses of the shadow head and of the student, each for one learner.
 
     head_loss(shadow_logits, student, teacher, batch) -> (scalar, its parts): no
@@ -156,3 +156,52 @@ def make_losses(config: StudentConfig, axis: BatchAxis) -> tuple[Callable, Calla
         return reduced(parts, batch)
 
     return head_loss, student_loss
+
+
+def make(config: MethodConfig, axis: BatchAxis, sizes: Sizes) -> Method:
+    """Return the method, for a teacher that comes trained and stays as it is.
+
+    Of its metrics, hard_loss and soft_loss are the student's, shadow_hard_loss,
+    shadow_teacher_loss and shadow_student_loss the shadow head's, as they enter the
+    sum; in an update of one of both only its own are there.
+
+    Raises:
+      ConfigError: unknown soft loss, or (from init) a teacher whose feature maps no
+        stride explains.
+    """
+    head_loss, student_loss = make_losses(config, axis)
+
+    def init(key, student, teacher):
+        del student
+        # Outside of the devices' axis, where BatchNorm could not sum.
+        head = ShadowHead(sizes.num_classes)
+        return head.init(key, teacher.maps)["params"]
+
+    def read(params, teacher, batch):
+        head = ShadowHead(sizes.num_classes, axis)
+        variables, kept = {"params": params}, ["batch_stats"]
+        return head.apply(variables, teacher.maps, batch.mask, mutable=kept)[0]
+
+    def lead(params, student, teacher, batch, now):
+        del now
+        return head_loss(read(params, teacher, batch), student, teacher, batch)
+
+    def replay(params, student, teacher, batch, now):
+        del now
+        return student_loss(read(params, teacher, batch), student, batch)
+
+    def both(params, student, teacher, batch, now):
+        del now
+        shadow = read(params, teacher, batch)
+        first, first_parts = head_loss(shadow, student, teacher, batch)
+        second, second_parts = student_loss(shadow, student, batch)
+        return first + second, first_parts | second_parts
+
+    learner = state.TRUNK, state.SOFT_HEAD
+    return Method(
+        init,
+        both,
+        needs_maps=True,
+        lead=Phase(lead, (state.METHOD,)),
+        replay=Phase(replay, learner),
+    )
