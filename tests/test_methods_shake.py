@@ -9,13 +9,16 @@ import pytest
 import scipy.special
 import tiny
 
-from spaced_kd import state
+from spaced_kd import config as config_lib
+from spaced_kd import data, experiment, state
 from spaced_kd.config import StudentConfig
+from spaced_kd.engine import Engine
 from spaced_kd.errors import ConfigError
 from spaced_kd.methods import make_method
 from spaced_kd.methods.base import Now
 from spaced_kd.methods.shake import ShadowHead, make_losses, standardized
 from spaced_kd.parallel import BATCH_AXIS, BatchAxis
+from spaced_kd.schedule import Evaluate, Lockstep, Replay
 from spaced_kd.types import Batch, ModelOutput
 
 rng = np.random.default_rng(0)
@@ -349,3 +352,41 @@ def test_the_number_of_devices_changes_nothing():
     close = functools.partial(np.testing.assert_allclose, atol=1e-5)
     jax.tree.map(lambda got, want: close(got.mean(0), want), head, by_head)
     close(student.reshape(by_student.shape) / 2, by_student)
+
+
+def test_spaced_each_tick_moves_one_of_both_learners_bit_by_bit():
+    """In a real run: a zero gradient would still let momentum and decay move it."""
+    config = tiny.config_dict(
+        {"s": config_lib.student(plan="spaced", space_interval_epochs=1.0)},
+        num_epochs=1,
+        data__num_train_examples=32,
+        student__method="shake",
+        student__model="narrow_mlp",
+        stages__first=tiny.config_dict(teacher__model="narrow_mlp"),
+        teacher__stage="first/teacher",
+    )
+    config = config_lib.from_config_dict(config)
+    parts = experiment.build(config, data.load(config.data))
+    # Of the stage only the architecture matters here: its teacher begins untrained.
+    engine, states = Engine(parts), experiment.init_states(parts)
+    net_of = lambda state: {
+        "head": state.params["method"],
+        "student": (state.params["net"], state.batch_stats),
+    }
+    moves, logged = {}, {}
+    for tick in (tick for tick in parts.ticks if not isinstance(tick, Evaluate)):
+        before = jax.device_get(states[0])
+        states, measured = engine.advance(states, tick)
+        after = jax.device_get(states[0])
+        jax.tree.map(np.testing.assert_array_equal, before["teacher"], after["teacher"])
+        moved = jax.tree.map(
+            lambda x, y: np.any(x != y), net_of(before["s"]), net_of(after["s"])
+        )
+        moves[type(tick)] = {k: set(jax.tree.leaves(v)) for k, v in moved.items()}
+        logged[type(tick)] = {k for k in measured[0]["s"] if "soft" in k or "sha" in k}
+    assert moves == {
+        Lockstep: {"head": {True}, "student": {False}},
+        Replay: {"head": {False}, "student": {True}},
+    }
+    of_head = {"shadow_hard_loss", "shadow_teacher_loss", "shadow_student_loss"}
+    assert logged == {Lockstep: of_head, Replay: {"soft_loss"}}
