@@ -358,6 +358,17 @@ class MethodConfig:
         "dml: the peer's architecture, a key of spaced_kd.models.MODELS; empty: the "
         "network's own",
     )
+    shake_scale: float = option(
+        3.1415,
+        "shake: standard deviation that all logits of the losses are brought to, over "
+        "the classes, and their mean to 0; 0: logits as they are",
+        low=0.0,
+    )
+    shake_hard_weight: float = option(
+        1.0,
+        "shake: weight of the shadow head's loss on labels (1: released; 0: paper)",
+        low=0.0,
+    )
     ps_kd_weight: float = option(
         0.8, "ps_kd: share of the network's own predictions at last", low=0.0, high=1.0
     )
@@ -648,6 +659,10 @@ METHOD_CHOICES: dict[str, dict[str, dict[str, str]]] = {
     },
     "ps_kd": {compat: {"init": "different"} for compat in COMPAT},
     "dml": {
+        compat: {"soft_loss": "kl", "temperature_squared": "yes", "init": "different"}
+        for compat in COMPAT
+    },
+    "shake": {
         compat: {"soft_loss": "kl", "temperature_squared": "yes", "init": "different"}
         for compat in COMPAT
     },
