@@ -138,5 +138,26 @@ def plain_and_spaced(*methods: str, **fields: Any) -> dict[str, ConfigDict]:
     }
 
 
+def as_many_updates(*methods: str) -> dict[str, ConfigDict]:
+    """Return the controls for methods whose spaced student makes twice the updates.
+
+    METHOD_twice: both updates of a batch when it comes. METHOD_longer: the plain
+    student, for twice the epochs.
+
+    Args:
+      *methods: keys of `METHOD_FIELDS`, of one network that is its own teacher or of
+        two that teach one another.
+    """
+    plans = {
+        "twice": {"plan": "interleaved"},
+        "longer": {"plan": "online", "epochs_factor": 2.0},
+    }
+    return {
+        f"{method}_{name}": student(method=method, **METHOD_FIELDS[method], **plan)
+        for method in methods
+        for name, plan in plans.items()
+    }
+
+
 def _named(name: str, epochs: float) -> str:
     return f"{name}_{epochs:.1f}".replace(".", "_")

@@ -19,6 +19,7 @@ from spaced_kd.types import Dataset, Split
 ROOT = pathlib.Path(__file__).parents[1]
 FOLLOWING = ("released", "paper", "recommended", "smoke")
 OWN_VARIANTS = dict.fromkeys(("digits", "digits_self", "cifar100_cpu"), ("", "smoke"))
+OWN_VARIANTS["digits_methods"] = ("taught", "alone", "mutual", "shake", "smoke")
 FILES = {
     str(path.relative_to(ROOT / "configs").with_suffix("")): path
     for path in (ROOT / "configs").glob("**/*.py")
@@ -80,7 +81,9 @@ def _blank(config) -> Dataset:
 def test_every_variant_is_valid(name, variant):
     """Fields, ranges, plans and what contradicts what; networks are not made."""
     resolved = from_config_dict(_load(name, variant))
-    assert schedule.make_plan(resolved.students, Clock(10, resolved.num_epochs))
+    clock = Clock(10, resolved.num_epochs)
+    trains = resolved.teacher.model != NO_TEACHER and not resolved.teacher.stage
+    assert schedule.make_plan(resolved.students, clock, teacher=trains)
 
 
 def _networks(resolved) -> set[str]:
