@@ -11,9 +11,9 @@ import flax.linen as nn
 import jax
 
 from spaced_kd.errors import ConfigError
-from spaced_kd.layers import Dense, pooled
+from spaced_kd.layers import Dense, SepConv, pooled
 from spaced_kd.models.base import join_exits
-from spaced_kd.models.branches import Attention, BottleneckBranch, SepConv
+from spaced_kd.models.branches import Attention, BottleneckBranch
 from spaced_kd.models.resnet import Bottleneck, ResNet
 from spaced_kd.types import ModelOutput
 
