@@ -204,6 +204,20 @@ class ArchConfig:
         "released self KD) or bottleneck (Be Your Own Teacher, ICCV 2019)",
         choices=("separable", "bottleneck"),
     )
+    second_head: bool = option(
+        False,
+        "ResNets, small_cnn, mlp: a second head on the same features, which soft "
+        "targets train and which evaluation mixes in (Kang et al. 2025)",
+    )
+    second_head_share: float = option(
+        0.5,
+        "second head: its share of the evaluated probabilities (1 - alpha there)",
+        low=0.0,
+        high=1.0,
+    )
+    second_head_temperature: float = option(
+        0.5, "second head: softmax temperature in evaluation (beta there)", above=0.0
+    )
     patch_size: int = option(
         16, "transformers: side of a patch, pixels (released: 16)", low=1
     )

@@ -352,6 +352,8 @@ def _check_networks(experiment: Experiment) -> None:
         field = f"config.students.{name}"
         if not student.method.needs_teacher:
             _refuse_soft_head(outputs, f"{field}.model")
+        if student.method.needs_soft_head:
+            _refuse_one_head(config.students[name], outputs, field)
         _refuse_branches_amiss(config.students[name], student, outputs, field)
         _refuse_shuffling_nothing(config.students[name], student, field)
 
@@ -360,7 +362,17 @@ def _refuse_soft_head(outputs: ModelOutput, field: str) -> None:
     if outputs.soft_logits is not None:
         raise ConfigError(
             f"{field} has a head that only soft targets train, and this "
-            "network has no teacher; choose the model without it."
+            "network has no teacher; choose the model without it, or set its "
+            "arch.second_head=False."
+        )
+
+
+def _refuse_one_head(config: StudentConfig, outputs: ModelOutput, field: str) -> None:
+    if outputs.soft_logits is None:
+        raise ConfigError(
+            f"{field}.method='{config.method}' needs a network with two heads, but "
+            f"model='{config.model}' has one; set {field}.arch.second_head=True "
+            "(ResNets, small_cnn, mlp), or take 'deit_tiny_distilled'."
         )
 
 

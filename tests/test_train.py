@@ -39,8 +39,11 @@ SELF_TAUGHT = {
     "spaced": student(plan="spaced", space_interval_epochs=0.5),
 }
 TAUGHT = [name for name in METHODS if name not in config_lib.WITHOUT_TEACHER]
+NEEDS = {"dho": {"arch": {"second_head": True}}}
 EVERY_METHOD = {
-    f"{method}_{plan}": student(plan=plan, method=method, space_interval_epochs=1.0)
+    f"{method}_{plan}": student(
+        plan=plan, method=method, space_interval_epochs=1.0, **NEEDS.get(method, {})
+    )
     for method in TAUGHT
     for plan in ("online", "spaced")
 } | {

@@ -2,11 +2,12 @@
 
 from spaced_kd import registry
 from spaced_kd.config import StudentConfig
-from spaced_kd.methods import hard, kd, pld, self_kd, sinkd, taid
+from spaced_kd.methods import dho, hard, kd, pld, self_kd, sinkd, taid
 from spaced_kd.methods.base import Method
 from spaced_kd.parallel import BatchAxis
 
 METHODS = {
+    "dho": dho.make,
     "hard": hard.make,
     "kd": kd.make,
     "pld": pld.make,

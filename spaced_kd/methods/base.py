@@ -25,6 +25,7 @@ class Method(NamedTuple):
     trains: parts of the student (`state.PARTS`) that the loss reaches beside the trunk.
       The others and their optimiser state stay exactly as they are (a zero gradient
       would still decay them). With "branches", the student must have some.
+    needs_soft_head: True refuses a student without a head of its own for soft targets.
     """
 
     init: Callable[[jax.Array, ModelOutput, ModelOutput | None], Params]
@@ -34,6 +35,7 @@ class Method(NamedTuple):
     ]
     needs_teacher: bool = True
     trains: tuple[str, ...] = (state.METHOD, state.SOFT_HEAD)
+    needs_soft_head: bool = False
 
 
 def make_soft_loss(
@@ -55,7 +57,7 @@ def make_soft_loss(
 
 
 def taught_logits(student: ModelOutput) -> jax.Array:
-    """Return [B, C], what soft targets train: DeiT's distillation head, if any."""
+    """Return [B, C], what soft targets train: a head of their own, if there is one."""
     return student.logits if student.soft_logits is None else student.soft_logits
 
 

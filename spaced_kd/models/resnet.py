@@ -16,7 +16,7 @@ import jax
 
 from spaced_kd.conv import Conv
 from spaced_kd.layers import BatchNorm, Dense, pooled
-from spaced_kd.models.base import Model
+from spaced_kd.models.base import TwoHeaded
 from spaced_kd.parallel import BatchAxis
 from spaced_kd.types import ModelOutput
 
@@ -71,7 +71,7 @@ def _shortcut(block, x: jax.Array, y: jax.Array, norm) -> jax.Array:
     return norm("shortcut_norm", conv(x))
 
 
-class ResNet(Model):
+class ResNet(TwoHeaded):
     """Stem, stages of blocks, global average pooling, linear head.
 
     block: BasicBlock or Bottleneck. blocks: of each stage; the first block of each
@@ -93,7 +93,8 @@ class ResNet(Model):
     ) -> ModelOutput:
         """Classify [b, H, W, C]; features are the pooled last stage [b, width]."""
         features = pooled(self.stages(image, train, mask)[-1])
-        return ModelOutput(Dense(self.num_classes, name="head")(features), features)
+        logits = Dense(self.num_classes, name="head")(features)
+        return self.with_second_head(ModelOutput(logits, features), train)
 
     def stages(
         self, image: jax.Array, train: bool, mask: jax.Array | None
