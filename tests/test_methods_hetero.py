@@ -14,6 +14,7 @@ from spaced_kd import data, experiment, state, weights
 from spaced_kd.config import ArchConfig, StudentConfig, student
 from spaced_kd.errors import ConfigError
 from spaced_kd.methods import make_method
+from spaced_kd.methods.label_mix import label_distance
 from spaced_kd.models import make_model
 from spaced_kd.models.base import mixed_logits
 from spaced_kd.parallel import BATCH_AXIS, BatchAxis
@@ -181,7 +182,44 @@ def test_a_student_of_labels_alone_cannot_have_a_second_head():
         experiment.build(config, data.load(config.data))
 
 
-COUPLED = ["dho"]
+def _distances(target):
+    return ((scipy.special.softmax(STUDENT, axis=1) - target) ** 2).sum(1)
+
+
+def test_label_mix_is_the_distance_to_the_mixed_target():
+    """Up to a constant that only the teacher and the labels decide, by its gradient."""
+    onehot, taught = np.eye(C)[LABELS], scipy.special.softmax(TEACHER, axis=1)
+    method = _method("label_mix", kd_weight=0.4)
+
+    def loss(logits):
+        pair = _outputs(logits), _outputs(TEACHER)
+        return method.loss({}, *pair, _batch(), jnp.int32(0))[0]
+
+    value, slope = jax.jit(jax.value_and_grad(loss))(jnp.asarray(STUDENT, jnp.float32))
+    p, target = scipy.special.softmax(STUDENT, axis=1), 0.6 * onehot + 0.4 * taught
+    rest = 0.6 * 0.4 * ((onehot - taught) ** 2).sum(1)
+    np.testing.assert_allclose(value, (_distances(target) + rest).mean(), rtol=1e-6)
+    pull = 2 * (p - target) / B
+    expected = p * (pull - (pull * p).sum(1, keepdims=True))
+    np.testing.assert_allclose(slope, expected, atol=1e-7)
+
+
+def test_label_mix_smooths_its_labels():
+    smoothed = 0.8 * np.eye(C)[LABELS] + 0.2 / C
+    got = label_distance(jnp.asarray(STUDENT), jnp.asarray(LABELS), 0.2)
+    np.testing.assert_allclose(got, _distances(smoothed), rtol=1e-6)
+    total, parts = _loss("label_mix", kd_weight=0.0, label_smoothing=0.2)
+    np.testing.assert_allclose(parts["hard_loss"], got.mean(), rtol=1e-6)
+    np.testing.assert_allclose(total, got.mean(), rtol=1e-6)
+
+
+def test_label_mix_teaches_a_second_head_what_the_teacher_says():
+    p, q = (scipy.special.softmax(x, axis=1) for x in (SECOND, TEACHER))
+    total, _ = _loss("label_mix", kd_weight=1.0)
+    np.testing.assert_allclose(total, ((p - q) ** 2).sum(1).mean(), rtol=1e-6)
+
+
+COUPLED = ["dho", "label_mix"]
 
 
 @pytest.mark.parametrize("name", COUPLED)

@@ -2,7 +2,7 @@
 
 from spaced_kd import registry
 from spaced_kd.config import StudentConfig
-from spaced_kd.methods import dho, hard, kd, pld, self_kd, sinkd, taid
+from spaced_kd.methods import dho, hard, kd, label_mix, pld, self_kd, sinkd, taid
 from spaced_kd.methods.base import Method
 from spaced_kd.parallel import BatchAxis
 
@@ -10,6 +10,7 @@ METHODS = {
     "dho": dho.make,
     "hard": hard.make,
     "kd": kd.make,
+    "label_mix": label_mix.make,
     "pld": pld.make,
     "self_kd": self_kd.make,
     "sinkd": sinkd.make,
