@@ -28,10 +28,16 @@ DEFAULT_REFERENCE = "online"
 NO_TEACHER = "none"
 """As `config.teacher.model`: a run of students that no other network teaches."""
 
-SELF_TAUGHT = ("self_kd",)
+WITH_BRANCHES = ("self_kd",)
+"""Methods that train the branches of a network."""
+
+SELF_TAUGHT = (*WITH_BRANCHES, "dlb", "ps_kd")
 """Methods by which a network is its own teacher."""
 
-WITHOUT_TEACHER = ("hard", *SELF_TAUGHT)
+TWO_WAY = ("dml", "shake")
+"""Methods that train two networks which learn from one another."""
+
+WITHOUT_TEACHER = ("hard", *SELF_TAUGHT, "dml")
 """Methods that do not look at the run's teacher."""
 
 PLANS = (
@@ -278,20 +284,133 @@ class OptimConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class TeacherConfig:
-    """The one teacher of the run, trained by plain cross-entropy."""
+class MethodConfig:
+    """What a network minimises; each method reads its own fields."""
 
-    model: str = option(
-        "resnet18",
-        "architecture, a key of spaced_kd.models.MODELS, or none: no teacher, for "
-        "self-distillation",
+    method: str = option("kd", "distillation loss, a key of spaced_kd.methods.METHODS")
+    kd_weight: float = option(
+        0.3,
+        "alpha: weight of the soft loss; 1 - alpha on the labels (self KD: at each "
+        "branch)",
+        low=0.0,
+        high=1.0,
     )
-    arch: ArchConfig = section(ArchConfig, "what the name leaves open")
-    optim: OptimConfig = section(OptimConfig, "optimiser")
+    feature_weight: float = option(
+        0.03, "beta: weight of the feature loss (paper 5.1)", low=0.0
+    )
+    temperature: float = option(
+        3.0, "softmax temperature of the soft loss (paper 5.1)", above=0.0
+    )
+    soft_loss: str = option(
+        AUTO, "soft loss, a key of spaced_kd.losses.SOFT_LOSSES, or auto"
+    )
+    temperature_squared: str = option(
+        AUTO,
+        "multiply the soft loss by temperature^2 (Hinton et al. 2015): yes or no; a "
+        "loss of raw logits (l1, smooth_l1, mse, mse_sum) has no temperature: never",
+        choices=(AUTO, "yes", "no"),
+    )
+    feature_loss: str = option(
+        "dist", "feature loss, a key of spaced_kd.losses.FEATURE_LOSSES (paper Table 3)"
+    )
+    label_smoothing: float = option(
+        0.0,
+        "share of the label's target that goes to all classes alike, in every loss on "
+        "labels of this network (each exit's too)",
+        low=0.0,
+        high=1.0,
+    )
+    feature_branches: str = option(
+        AUTO,
+        "self KD: branches whose features are held against the deepest exit's: all, or "
+        "not_deepest (all but the deepest branch, as released)",
+        choices=(AUTO, "all", "not_deepest"),
+    )
+    branch_adaptor: str = option(
+        "linear",
+        "self KD: what maps a branch's features before that: linear (released), or "
+        "none (for transformers, whose branches align them)",
+        choices=("linear", "none"),
+    )
+    branch_reduction: str = option(
+        "sum",
+        "self KD: how the branches' losses add up: sum (paper Eq. 4), or mean_times_3, "
+        "which gives any number of branches the weight of a ResNet's three",
+        choices=("sum", "mean_times_3"),
+    )
+    sinkd_weight: float = option(
+        0.8, "sinkd: weight of the Sinkhorn distance, a mean over the batch", low=0.0
+    )
+    sinkd_regularization: float = option(
+        0.1, "sinkd: lambda, how far the transport plan is blurred", above=0.0
+    )
+    sinkd_iterations: int = option(20, "sinkd: scalings of rows and columns", low=1)
+    taid_start: float = option(
+        0.4, "taid: the teacher's share of the target at first", low=0.0, high=1.0
+    )
+    taid_end: float = option(
+        1.0, "taid: the teacher's share of the target at last", low=0.0, high=1.0
+    )
+    taid_adaptive: bool = option(
+        False,
+        "taid: let the teacher's share run ahead of its schedule while the loss falls",
+    )
+    taid_rate: float = option(
+        5e-4, "taid, adaptive: how fast it may run ahead", low=0.0
+    )
+    taid_momentum: float = option(
+        0.99, "taid, adaptive: of the loss's relative change", low=0.0, high=1.0
+    )
+    dlb_weight: float = option(
+        1.0, "dlb: weight of what the last batch's logits teach", low=0.0
+    )
+    dml_weight: float = option(
+        1.0, "dml: weight of what either network teaches the other", low=0.0
+    )
+    dml_peer: str = option(
+        "",
+        "dml: the peer's architecture, a key of spaced_kd.models.MODELS; empty: the "
+        "network's own",
+    )
+    ps_kd_weight: float = option(
+        0.8, "ps_kd: share of the network's own predictions at last", low=0.0, high=1.0
+    )
 
 
 @dataclasses.dataclass(frozen=True)
-class StudentConfig:
+class TeacherConfig(MethodConfig):
+    """The one teacher of the run, in the paper trained by plain cross-entropy."""
+
+    method: str = option(
+        "hard",
+        "what it learns by: hard (labels alone), a method by which a network is its "
+        "own teacher (dlb, ps_kd), or one that learns from config.tutor",
+    )
+    model: str = option(
+        "resnet18",
+        "architecture, a key of spaced_kd.models.MODELS, or none: no teacher, for "
+        "self-distillation; a stage brings its own",
+    )
+    arch: ArchConfig = section(ArchConfig, "what the name leaves open")
+    optim: OptimConfig = section(OptimConfig, "optimiser")
+    stage: str = option(
+        "",
+        "STAGE/NETWORK: the teacher is that trained network of config.stages and stays "
+        "as it is; empty: it is trained in this run",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TutorConfig:
+    """A trained network that teaches the teacher (TAKD) and stays as it is."""
+
+    stage: str = option("", "STAGE/NETWORK of config.stages; empty: no tutor")
+    model: str = option(NO_TEACHER, "architecture; the stage brings it")
+    arch: ArchConfig = section(ArchConfig, "what the name leaves open, likewise")
+
+
+@dataclasses.dataclass(frozen=True)
+class StudentConfig(MethodConfig):
     """One student; every student of a run shares the teacher and the batches."""
 
     model: str = option("resnet18", "architecture, a key of spaced_kd.models.MODELS")
@@ -373,80 +492,16 @@ class StudentConfig:
         "the labels before it)",
         choices=(AUTO, "interval", "released"),
     )
-    quote: str = option(
-        AUTO,
-        "whose accuracy is reported and kept as best: of the deepest exit, or of the "
-        "ensemble, the mean of all exits' logits (released self KD)",
-        choices=(AUTO, "deepest", "ensemble"),
-    )
-    method: str = option("kd", "distillation loss, a key of spaced_kd.methods.METHODS")
-    kd_weight: float = option(
-        0.3,
-        "alpha: weight of the soft loss; 1 - alpha on the labels (self KD: at each "
-        "branch)",
-        low=0.0,
-        high=1.0,
-    )
-    feature_weight: float = option(
-        0.03, "beta: weight of the feature loss (paper 5.1)", low=0.0
-    )
-    temperature: float = option(
-        3.0, "softmax temperature of the soft loss (paper 5.1)", above=0.0
-    )
-    soft_loss: str = option(
-        AUTO, "soft loss, a key of spaced_kd.losses.SOFT_LOSSES, or auto"
-    )
-    temperature_squared: str = option(
-        AUTO,
-        "multiply the soft loss by temperature^2 (Hinton et al. 2015): yes or no; a "
-        "loss of raw logits (l1, smooth_l1, mse, mse_sum) has no temperature: never",
-        choices=(AUTO, "yes", "no"),
-    )
-    feature_loss: str = option(
-        "dist", "feature loss, a key of spaced_kd.losses.FEATURE_LOSSES (paper Table 3)"
-    )
-    label_smoothing: float = option(
-        0.0,
-        "share of the label's target that goes to all classes alike, in every loss on "
-        "labels of this student (each exit's too); the teacher learns plain labels",
-        low=0.0,
-        high=1.0,
-    )
     shuffle_teacher: bool = option(
         False,
         "control: show the teacher's outputs for a random permutation of the batch, a "
         "new one at each update",
     )
-    feature_branches: str = option(
+    quote: str = option(
         AUTO,
-        "self KD: branches whose features are held against the deepest exit's: all, or "
-        "not_deepest (all but the deepest branch, as released)",
-        choices=(AUTO, "all", "not_deepest"),
-    )
-    branch_adaptor: str = option(
-        "linear",
-        "self KD: what maps a branch's features before that: linear (released), or "
-        "none (for transformers, whose branches align them)",
-        choices=("linear", "none"),
-    )
-    branch_reduction: str = option(
-        "sum",
-        "self KD: how the branches' losses add up: sum (paper Eq. 4), or mean_times_3, "
-        "which gives any number of branches the weight of a ResNet's three",
-        choices=("sum", "mean_times_3"),
-    )
-    sinkd_weight: float = option(
-        0.8, "sinkd: weight of the Sinkhorn distance, a mean over the batch", low=0.0
-    )
-    sinkd_regularization: float = option(
-        0.1, "sinkd: lambda, how far the transport plan is blurred", above=0.0
-    )
-    sinkd_iterations: int = option(20, "sinkd: scalings of rows and columns", low=1)
-    taid_start: float = option(
-        0.4, "taid: the teacher's share of the target at first", low=0.0, high=1.0
-    )
-    taid_end: float = option(
-        1.0, "taid: the teacher's share of the target at last", low=0.0, high=1.0
+        "whose accuracy is reported and kept as best: of the deepest exit, or of the "
+        "ensemble, the mean of all exits' logits (released self KD)",
+        choices=(AUTO, "deepest", "ensemble"),
     )
 
 
@@ -514,9 +569,14 @@ class Config:
     )
     data: DataConfig = section(DataConfig, "data set and augmentation")
     teacher: TeacherConfig = section(TeacherConfig, "the teacher")
+    tutor: TutorConfig = section(TutorConfig, "the teacher's own teacher, if any")
     student: StudentConfig = section(StudentConfig, "what students inherit")
     students: dict[str, StudentConfig] = dataclasses.field(
         default_factory=dict, metadata={"doc": "the students, by name"}
+    )
+    stages: dict[str, "Config"] = dataclasses.field(
+        default_factory=dict,
+        metadata={"doc": "runs that train teachers for this one, by name"},
     )
     checkpoint: CheckpointConfig = dataclasses.field(
         default_factory=CheckpointConfig,
@@ -526,6 +586,11 @@ class Config:
         DEFAULT_REFERENCE,
         "students that paired differences are taken to, of those the run has, "
         "separated by commas; empty: none",
+        operational=True,
+    )
+    stages_dir: str = option(
+        "",
+        "where stages are kept, to be shared between runs; empty: in the workdir",
         operational=True,
     )
     progress: str = option(
@@ -590,7 +655,20 @@ METHOD_CHOICES: dict[str, dict[str, dict[str, str]]] = {
         }
         for compat in COMPAT
     },
+    # As their authors train them; nobody of theirs to start like.
+    "dlb": {
+        compat: {"soft_loss": "kl", "temperature_squared": "yes", "init": "different"}
+        for compat in COMPAT
+    },
+    "ps_kd": {compat: {"init": "different"} for compat in COMPAT},
+    "dml": {
+        compat: {"soft_loss": "kl", "temperature_squared": "yes", "init": "different"}
+        for compat in COMPAT
+    },
 }
+
+FIXED_TEACHER_CHOICES = {"teacher_bn": "running"}
+"""Of students whose teacher comes trained: in eval mode, as in every offline KD."""
 
 PLAN_CHOICES: dict[str, dict[str, str]] = {
     # Offline KD ("max" in the paper's Table 6) is a program of its own in the released
@@ -609,11 +687,11 @@ PLAN_CHOICES: dict[str, dict[str, str]] = {
 
 
 def auto_choices(compat: str, student: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a student's fields become that are left open.
+    """Return what a network's fields become that are left open.
 
     Args:
       compat: a key of COMPAT; another one, of a later version, chooses nothing.
-      student: its fields, of which method and plan matter.
+      student: its fields, of which method and plan matter; the teacher has no plan.
     """
     return COMPAT.get(compat, {}) | special_choices(compat, student)
 
@@ -624,8 +702,12 @@ def special_choices(compat: str, student: Mapping[str, Any]) -> dict[str, Any]:
     return (
         _method_defaults(student["method"])
         | by_method
-        | PLAN_CHOICES.get(student["plan"], {})
+        | PLAN_CHOICES.get(student.get("plan", ""), {})
     )
+
+
+_NAMED = ("students", "stages")
+"""Fields whose entries the user names."""
 
 
 def base_config() -> ml_collections.ConfigDict:
@@ -655,39 +737,105 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
       ConfigError: the first field that is missing, unknown, of the wrong type, out of
         range or not among the choices; the message names it by its dotted path.
     """
-    raw = config.to_dict()
+    return _resolve(config.to_dict(), "config", {}, {})
+
+
+def _resolve(
+    raw: dict, at: str, outer: Mapping[str, Any], others: Mapping[str, dict]
+) -> Config:
+    """Return the config of a run, or of a stage that trains a teacher for one.
+
+    Args:
+      raw: all fields.
+      at: dotted path to it, for messages.
+      outer: what a stage has in common with its run, by dotted path.
+      others: fields of the run's other stages, which a stage may learn from.
+    """
+    raw = _with(raw, outer)
     students = raw.pop("students", None) or {}
+    stages = {**others, **(raw.pop("stages", None) or {})}
     if not students:
         raise ConfigError(
-            "config.students is empty; add at least one, e.g. "
-            "config.students.spaced_1_5 = student(plan='spaced')."
+            f"{at}.students is empty; add at least one, e.g. "
+            f"{at}.students.spaced_1_5 = student(plan='spaced')."
         )
     defaults = raw.get("student") or {}
-    resolved = _parse(Config, raw | {"student": _fill(defaults)}, "config")
+    resolved = _parse(Config, raw | {"student": _fill(defaults)}, at)
+    shared = {path: _at(raw, path) for path in SHARED_WITH_STAGES}
+    resolved = _of_stages(resolved, stages, shared)
+    fixed = bool(resolved.teacher.stage)
     parsed = {}
     for name, fields in students.items():
-        path = f"config.students.{name}"
+        path = f"{at}.students.{name}"
         if not name.isidentifier() or len(name) > 48:
             raise ConfigError(
                 f"{path}: a student's name must be letters, digits and '_', at most "
                 "48, because files and metrics carry it."
             )
-        if name == "teacher":
-            raise ConfigError(
-                f"{path}: 'teacher' is the teacher's name; choose another."
-            )
+        if name in ("teacher", "tutor"):
+            raise ConfigError(f"{path}: '{name}' is the {name}'s name; choose another.")
         merged = _fill(_inherit(fields, defaults))
         parsed[name] = _resolve_auto(
-            _parse(StudentConfig, merged, path), resolved.compat
+            _parse(StudentConfig, merged, path), resolved.compat, fixed
         )
     wanted = reference_names(resolved.reference)
     if wanted and wanted != (DEFAULT_REFERENCE,) and not set(wanted) & set(parsed):
-        registry.lookup(parsed, wanted[0], "config.reference")
+        registry.lookup(parsed, wanted[0], f"{at}.reference")
     return dataclasses.replace(
         resolved,
-        student=_resolve_auto(resolved.student, resolved.compat),
+        teacher=_resolve_auto(resolved.teacher, resolved.compat),
+        student=_resolve_auto(resolved.student, resolved.compat, fixed),
         students=dict(sorted(parsed.items(), key=_table_order)),
     )
+
+
+SHARED_WITH_STAGES = ("seed", "num_seeds", "num_devices", "data.dir", "progress")
+"""What a stage takes from the run it trains a teacher for: repetition k of the run
+learns from repetition k of the stage."""
+
+
+def _at(raw: Any, path: str) -> Any:
+    for name in path.split("."):
+        raw = raw[name]
+    return raw
+
+
+def _with(raw: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(raw)
+    for path, value in values.items():
+        name, _, below = path.partition(".")
+        result[name] = _with(result[name], {below: value}) if below else value
+    return result
+
+
+def _of_stages(config: Config, stages: Mapping[str, dict], shared: dict) -> Config:
+    """Return the config with its trained networks, and the stages that these need.
+
+    Args:
+      config: all but that.
+      stages: fields of every stage that there is.
+      shared: what they have in common with this run, by dotted path.
+    """
+    used: dict[str, Config] = {}
+    networks: dict[str, Any] = {}
+    for role in ("teacher", "tutor"):
+        settings = getattr(config, role)
+        if not settings.stage:
+            continue
+        field = f"config.{role}.stage"
+        name, _, network = settings.stage.partition("/")
+        fields = registry.lookup(stages, name, f"{field}: stage")
+        others = {other: stages[other] for other in stages if other != name}
+        stage = _resolve(fields, f"config.stages.{name}", shared, others)
+        trained: dict[str, Any] = dict(stage.students)
+        if stage.teacher.model != NO_TEACHER:
+            trained["teacher"] = stage.teacher
+        source = registry.lookup(trained, network, f"{field}: network of '{name}'")
+        used[name] = stage
+        networks[role] = dataclasses.replace(
+            settings, model=source.model, arch=source.arch
+        )
+    return dataclasses.replace(config, stages=used, **networks)
 
 
 def reference_names(field: str) -> tuple[str, ...]:
@@ -725,7 +873,7 @@ def space_interval_steps(student: StudentConfig, steps_per_epoch: int) -> int:
 def _to_config_dict(cls, open_fields: bool) -> ml_collections.ConfigDict:
     fields = ml_collections.ConfigDict()
     for field in dataclasses.fields(cls):
-        if field.name == "students":
+        if field.name in _NAMED:
             fields[field.name] = ml_collections.ConfigDict()
         elif dataclasses.is_dataclass(field.type):
             fields[field.name] = _to_config_dict(field.type, open_fields)
@@ -769,13 +917,16 @@ def _fill(fields: dict) -> dict:
     }
 
 
-def _resolve_auto(student: StudentConfig, compat: str) -> StudentConfig:
-    choices = auto_choices(compat, vars(student))
-    open_names = [n for n in choices if getattr(student, n) == AUTO]
-    if student.plan == "none":
+def _resolve_auto(network: Any, compat: str, fixed_teacher: bool = False) -> Any:
+    """Return a teacher's or student's config without open fields."""
+    choices = auto_choices(compat, vars(network))
+    if fixed_teacher:
+        choices |= FIXED_TEACHER_CHOICES
+    open_names = [n for n in choices if getattr(network, n, None) == AUTO]
+    if vars(network).get("plan") == "none":
         # Whatever the run's other students inherit.
         open_names += ["method", "quote"]
-    return dataclasses.replace(student, **{n: choices[n] for n in open_names})
+    return dataclasses.replace(network, **{n: choices[n] for n in open_names})
 
 
 def _parse(cls, raw: dict, path: str):
@@ -785,7 +936,7 @@ def _parse(cls, raw: dict, path: str):
             registry.lookup(known, name, f"{path}.{name}: field")
     values = {}
     for name, field in known.items():
-        if name == "students":
+        if name in _NAMED:
             continue
         if name not in raw:
             raise ConfigError(f"{path}.{name} is missing; start from base_config().")

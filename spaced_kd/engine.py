@@ -111,7 +111,7 @@ class Engine:
 
     def _predict_program(self, group: SeedGroup, network: str, num_examples: int):
         config, networks = self._experiment.config, self._networks[group.axis]
-        model = networks.model(network)
+        model = networks.model(network).clone(with_maps=False)
         cache_key = ("predict", group.devices, model)
         if cache_key not in self._programs:
             self._programs[cache_key] = make_predict(
@@ -191,10 +191,17 @@ def _networks_of(states: Sequence[SeedState], group: SeedGroup, segment: Segment
 
 
 def _frozen(state: SeedState, segment: Segment) -> Frozen | None:
-    if isinstance(segment, Lockstep):
-        return None
-    variables = state["teacher"].variables if "teacher" in state else {}
-    return Frozen(variables, np.asarray(segment.teacher_step, np.int32))
+    """Return who stands still in a segment: a replay's teacher, or the tutor.
+
+    Outside replays the teacher does if it learns nothing at all; it is then the one
+    that a segment without its steps shows.
+    """
+    if isinstance(segment, Replay):
+        name, step = "teacher", segment.teacher_step
+    else:
+        name, step = "tutor" if segment.teacher else "teacher", segment.start
+    variables = state[name].variables if name in state else {}
+    return Frozen(variables, np.asarray(step, np.int32))
 
 
 def _kind(segment: Segment) -> Any:

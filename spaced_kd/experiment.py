@@ -2,34 +2,39 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from spaced_kd import registry, schedule, stream_memory
+from spaced_kd import checks, schedule, stream_memory
 from spaced_kd.config import (
     AUTO,
     NO_TEACHER,
-    WITHOUT_TEACHER,
+    ArchConfig,
     Config,
     DataConfig,
     StudentConfig,
     TeacherConfig,
+    TutorConfig,
 )
 from spaced_kd.data.augment_spec import AugmentSpec, spec_of
 from spaced_kd.data.stream import Stream
 from spaced_kd.errors import ConfigError
 from spaced_kd.keys import SeedKeys, seed_keys
-from spaced_kd.methods import METHODS, make_method
-from spaced_kd.models import MODELS, make_model
+from spaced_kd.methods import make_method
+from spaced_kd.methods.base import Method, Sizes
+from spaced_kd.models import make_model
 from spaced_kd.models.base import Model
+from spaced_kd.models.pair import make_pair
 from spaced_kd.optim import learning_rate_schedule, make_optimizer
 from spaced_kd.parallel import BatchAxis, SeedGroup, choose_devices, seed_groups
-from spaced_kd.schedule import Clock, Segment, Tick
-from spaced_kd.state import BRANCHES, SeedState, init_state
-from spaced_kd.steps import Network, Student
-from spaced_kd.types import ENSEMBLE, Dataset, Device, ModelOutput, Split
+from spaced_kd.schedule import Clock, Evaluate, Segment, Tick
+from spaced_kd.state import SeedState, fixed_state, init_state
+from spaced_kd.steps import Student, Teacher
+from spaced_kd.types import Dataset, Device, ModelOutput, Split, Variables, shape_of
+from spaced_kd.update import Network
 from spaced_kd.views import Streams
 
 
@@ -37,7 +42,7 @@ from spaced_kd.views import Streams
 class Networks:
     """The architectures of one repetition, bound to the devices that share a batch."""
 
-    teacher: Network | None
+    teacher: Teacher | None
     students: dict[str, Student]
 
     def model(self, name: str) -> Model:
@@ -45,7 +50,7 @@ class Networks:
         if name in self.students:
             return self.students[name].network.model
         assert name == "teacher" and self.teacher, f"no network is called {name}"
-        return self.teacher.model
+        return self.teacher.network.model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,12 +87,22 @@ class Experiment:
 
     def networks(self, axis: BatchAxis) -> Networks:
         """Return the networks whose losses and BatchNorm reduce over `axis`."""
+        config, methods = self.config, self._methods(axis)
         teacher = None
-        if self.config.teacher.model != NO_TEACHER:
+        # A method that compares feature maps needs those of both networks.
+        maps = {name: method.needs_maps for name, method in methods.items()}
+        if config.teacher.model != NO_TEACHER:
             total = self.clock.total_steps
-            teacher = self._network("teacher", self.config.teacher, total, axis)
+            network = self._network(
+                "teacher", config.teacher, total, axis, any(maps.values())
+            )
+            tutor = None
+            if config.tutor.stage:
+                tutor = self._model(config.tutor, BatchAxis(), maps["teacher"])
+            fixed = bool(config.teacher.stage)
+            teacher = Teacher(network, methods["teacher"], tutor, fixed)
         # Only what has DropPath can be without it.
-        drops = teacher and getattr(teacher.model, "drop_path", 0.0) > 0.0
+        drops = teacher and getattr(teacher.network.model, "drop_path", 0.0) > 0.0
         students = {
             name: Student(
                 self._network(
@@ -95,8 +110,9 @@ class Experiment:
                     student,
                     schedule.student_clock(student, self.clock).total_steps,
                     axis,
+                    maps[name],
                 ),
-                make_method(student, axis, self.updates[name]),
+                methods[name],
                 student.teacher_bn,
                 student.teacher_drop_path == "on" or not drops,
                 student.online_teacher,
@@ -108,26 +124,63 @@ class Experiment:
         }
         return Networks(teacher, students)
 
+    def _methods(self, axis: BatchAxis) -> dict[str, Method]:
+        learners: dict[str, TeacherConfig | StudentConfig] = {**self.config.students}
+        if self.config.teacher.model != NO_TEACHER:
+            learners["teacher"] = self.config.teacher
+        return {
+            name: make_method(learner, axis, self._sizes(name))
+            for name, learner in learners.items()
+        }
+
+    def _sizes(self, name: str) -> Sizes:
+        train = self.dataset.train
+        return Sizes(
+            self.updates[name],
+            self.clock.steps_per_epoch,
+            self.config.data.batch_size,
+            len(train.label),
+            self.dataset.num_classes,
+            shape_of(train),
+        )
+
+    def _model(
+        self,
+        config: TeacherConfig | StudentConfig | TutorConfig,
+        axis: BatchAxis,
+        maps: bool,
+    ) -> Model:
+        def make(name: str, arch: ArchConfig) -> Model:
+            net = make_model(
+                name,
+                self.dataset.num_classes,
+                arch,
+                compute_dtype=self.config.compute_dtype,
+                remat=self.config.remat,
+            )
+            return net.clone(axis=axis, with_maps=maps)
+
+        own = make(config.model, config.arch)
+        if not isinstance(config, StudentConfig) or config.method != "dml":
+            return own
+        if config.dml_peer in ("", config.model):
+            return make_pair(own, make(config.model, config.arch))
+        return make_pair(own, make(config.dml_peer, ArchConfig()))
+
     def _network(
         self,
         name: str,
         config: TeacherConfig | StudentConfig,
         stream_steps: int,
         axis: BatchAxis,
+        maps: bool,
     ) -> Network:
         optim = config.optim
         own = optim.schedule_clock == "own"
         total = self.updates[name] if own else stream_steps
         rate = learning_rate_schedule(optim, self.clock.steps_per_epoch, total)
-        net = make_model(
-            config.model,
-            self.dataset.num_classes,
-            config.arch,
-            compute_dtype=self.config.compute_dtype,
-            remat=self.config.remat,
-        ).clone(axis=axis)
         return Network(
-            net,
+            self._model(config, axis, maps),
             make_optimizer(optim),
             rate,
             optim.schedule_clock,
@@ -146,14 +199,20 @@ def build(config: Config, dataset: Dataset) -> Experiment:
     streams = tuple(_streams(config, dataset, k) for k in range(config.num_seeds))
     stream = streams[0].teacher
     clock = Clock(stream.steps_per_epoch, config.num_epochs)
-    _check_teacher(config)
+    checks.networks_named(config)
     has_teacher = config.teacher.model != NO_TEACHER
     streamed = _is_streamed(data, dataset)
     # Reading images again costs more than compiling more programs.
+    fixed = bool(config.teacher.stage)
     plan = schedule.make_plan(
-        config.students, clock, teacher=has_teacher, together=streamed
+        config.students, clock, teacher=has_teacher and not fixed, together=streamed
     )
-    evaluate_every_steps = config.eval_every_epochs * clock.steps_per_epoch
+    updates = schedule.updates(plan)
+    ticks = schedule.cut(
+        plan, config.chunk_steps, config.eval_every_epochs * clock.steps_per_epoch
+    )
+    if fixed:
+        updates, ticks = {"teacher": 0} | updates, (Evaluate("teacher"), *ticks)
     experiment = Experiment(
         config=config,
         dataset=dataset,
@@ -161,8 +220,8 @@ def build(config: Config, dataset: Dataset) -> Experiment:
         streams=streams,
         clock=clock,
         plan=plan,
-        ticks=schedule.cut(plan, config.chunk_steps, evaluate_every_steps),
-        updates=schedule.updates(plan),
+        ticks=ticks,
+        updates=updates,
         spec=spec_of(
             data,
             dataset,
@@ -171,9 +230,8 @@ def build(config: Config, dataset: Dataset) -> Experiment:
         ),
         streamed=streamed,
     )
-    _check_inits(config)
-    _check_clocks(config)
-    _check_micro_batches(config, experiment.groups)
+    checks.training(config)
+    checks.micro_batches(config, experiment.groups)
     _check_memory(experiment)
     _check_networks(experiment)
     return experiment
@@ -184,14 +242,25 @@ def devices(experiment: Experiment) -> set[Device]:
     return {device for group in experiment.groups for device in group.devices}
 
 
-def init_states(experiment: Experiment) -> list[SeedState]:
-    """Return every repetition's networks before the first update, on their devices."""
+def init_states(
+    experiment: Experiment, given: Mapping[str, Sequence[Variables]] | None = None
+) -> list[SeedState]:
+    """Return every repetition's networks before the first update, on their devices.
+
+    Args:
+      experiment: the run.
+      given: role ("teacher", "tutor") -> variables by repetition, of networks that were
+        trained before. One that is missing here begins untrained.
+    """
     networks = experiment.networks(BatchAxis())
     init = jax.jit(lambda keys: _init_seed(experiment, networks, keys))
-    return [
-        experiment.group_of(seed).put(init(streams.keys))
-        for seed, streams in enumerate(experiment.streams)
-    ]
+    states = []
+    for seed, streams in enumerate(experiment.streams):
+        state = init(streams.keys)
+        for role, variables in (given or {}).items():
+            state[role] = fixed_state(variables[seed])
+        states.append(experiment.group_of(seed).put(state))
+    return states
 
 
 def state_template(experiment: Experiment) -> list[SeedState]:
@@ -220,15 +289,28 @@ def _init_seed(experiment: Experiment, networks: Networks, keys: SeedKeys) -> Se
             started[model, own] = model.init_with_output(key, image, train=False)
         return started[model, own]
 
-    state, taught = {}, None
-    if networks.teacher:
-        taught, variables = start(networks.teacher.model, False)
-        state["teacher"] = init_state(variables, {}, networks.teacher.tx)
+    def begin(network, method, outputs, variables, taught):
+        params = method.init(keys.method_init, outputs, taught)
+        memory = method.memory.start(outputs, taught) if method.memory else ()
+        return init_state(variables, params, network.tx, memory)
+
+    state, taught, teacher = {}, None, networks.teacher
+    if teacher:
+        taught, variables = start(teacher.network.model, False)
+        tutored = None
+        if teacher.tutor:
+            tutored, tutor_variables = start(teacher.tutor, False)
+            state["tutor"] = fixed_state(tutor_variables)
+        if teacher.fixed:
+            state["teacher"] = fixed_state(variables)
+        else:
+            state["teacher"] = begin(
+                teacher.network, teacher.method, taught, variables, tutored
+            )
     for name, student in networks.students.items():
         own = experiment.config.students[name].init == "different"
         outputs, variables = start(student.network.model, own)
-        method_params = student.method.init(keys.method_init, outputs, taught)
-        state[name] = init_state(variables, method_params, student.network.tx)
+        state[name] = begin(student.network, student.method, outputs, variables, taught)
     return state
 
 
@@ -265,59 +347,6 @@ def _groups(config: Config) -> tuple[SeedGroup, ...]:
     return seed_groups(layout, config.num_seeds, devices)
 
 
-def _check_teacher(config: Config) -> None:
-    if config.teacher.model != NO_TEACHER:
-        return
-    for name, student in config.students.items():
-        registry.lookup(METHODS, student.method, f"config.students.{name}.method")
-        if student.method not in WITHOUT_TEACHER:
-            raise ConfigError(
-                f"config.students.{name}.method='{student.method}' needs a teacher, "
-                "but config.teacher.model='none'; name a model there, or set "
-                "method='self_kd' or plan='none'."
-            )
-
-
-def _check_inits(config: Config) -> None:
-    for name, student in config.students.items():
-        if student.init == "same" and config.teacher.model == NO_TEACHER:
-            raise ConfigError(
-                f"config.students.{name}.init='same' asks for the teacher's weights, "
-                "but config.teacher.model='none'; set init='different'."
-            )
-        teacher = config.teacher
-        alike = (student.model, student.arch) == (teacher.model, teacher.arch)
-        if student.init == "same" and not alike:
-            raise ConfigError(
-                f"config.students.{name}.init='same' needs the teacher's architecture, "
-                f"but model='{student.model}' and the teacher's '{teacher.model}', or "
-                "their fields of arch, differ; set init='different'."
-            )
-
-
-def _check_clocks(config: Config) -> None:
-    if config.teacher.optim.schedule_clock != "own":
-        raise ConfigError(
-            "config.teacher.optim.schedule_clock='teacher' says nothing; set 'own'."
-        )
-    for name, student in config.students.items():
-        if student.plan == "offline" and student.optim.schedule_clock == "teacher":
-            raise ConfigError(
-                f"config.students.{name}.optim.schedule_clock='teacher' stands still "
-                "in plan 'offline', where the teacher has stopped; set 'own'."
-            )
-
-
-def _check_micro_batches(config: Config, groups: tuple[SeedGroup, ...]) -> None:
-    for group in groups:
-        share = config.data.batch_size // len(group.devices)
-        if share % config.micro_batches:
-            raise ConfigError(
-                f"config.micro_batches={config.micro_batches} does not divide the "
-                f"{share} examples of a batch that a device sees; give a divisor."
-            )
-
-
 def _check_memory(experiment: Experiment) -> None:
     config, dataset = experiment.config, experiment.dataset
     if experiment.streamed:
@@ -331,8 +360,7 @@ def _check_networks(experiment: Experiment) -> None:
     """Pass one image through each network, in shapes alone.
 
     Raises:
-      ConfigError: the image does not fit; a network that no teacher teaches has a head
-        that only soft targets would train; a student lacks a teacher or branches.
+      ConfigError: the image does not fit, or `checks` finds what is amiss.
     """
     networks = experiment.networks(BatchAxis())
     config, found = experiment.config, {}
@@ -344,68 +372,13 @@ def _check_networks(experiment: Experiment) -> None:
             found[model], _ = jax.eval_shape(make, jax.random.key(0), image)
         return found[model]
 
-    if networks.teacher:
-        outputs = outputs_of(networks.teacher.model)
-        _refuse_soft_head(outputs, "config.teacher.model")
+    teacher = networks.teacher
+    if teacher:
+        outputs = outputs_of(teacher.network.model)
+        if not teacher.fixed:
+            checks.teacher_outputs(config.teacher, teacher.method, outputs)
+        if teacher.tutor:
+            outputs_of(teacher.tutor)
     for name, student in networks.students.items():
         outputs = outputs_of(student.network.model)
-        field = f"config.students.{name}"
-        if not student.method.needs_teacher:
-            _refuse_soft_head(outputs, f"{field}.model")
-        if student.method.needs_soft_head:
-            _refuse_one_head(config.students[name], outputs, field)
-        _refuse_branches_amiss(config.students[name], student, outputs, field)
-        _refuse_shuffling_nothing(config.students[name], student, field)
-
-
-def _refuse_soft_head(outputs: ModelOutput, field: str) -> None:
-    if outputs.soft_logits is not None:
-        raise ConfigError(
-            f"{field} has a head that only soft targets train, and this "
-            "network has no teacher; choose the model without it, or set its "
-            "arch.second_head=False."
-        )
-
-
-def _refuse_one_head(config: StudentConfig, outputs: ModelOutput, field: str) -> None:
-    if outputs.soft_logits is None:
-        raise ConfigError(
-            f"{field}.method='{config.method}' needs a network with two heads, but "
-            f"model='{config.model}' has one; set {field}.arch.second_head=True "
-            "(ResNets, small_cnn, mlp), or take 'deit_tiny_distilled'."
-        )
-
-
-def _with_branches(model: str) -> str:
-    known = [name for name in MODELS if name.endswith("_branches")]
-    own = f"{model}_branches"
-    return own if own in known else "' or '".join(known)
-
-
-def _refuse_shuffling_nothing(
-    config: StudentConfig, student: Student, field: str
-) -> None:
-    # The baseline inherits the field from `config.student` and may ignore it.
-    if student.method.needs_teacher or config.plan == "none":
-        return
-    if config.shuffle_teacher:
-        raise ConfigError(
-            f"{field}.shuffle_teacher=True would do nothing, because method="
-            f"'{config.method}' sees no teacher's outputs; set it to False."
-        )
-
-
-def _refuse_branches_amiss(
-    config: StudentConfig, student: Student, outputs: ModelOutput, field: str
-) -> None:
-    trains = BRANCHES in student.method.trains
-    if trains and outputs.branch_logits is None:
-        raise ConfigError(
-            f"{field}.method='{config.method}' needs a network with several exits, but "
-            f"model='{config.model}' has one; take '{_with_branches(config.model)}'."
-        )
-    if config.quote == ENSEMBLE and not trains:
-        raise ConfigError(
-            f"{field}.quote='ensemble' quotes branches that method='{config.method}' "
-            "does not train; set quote='deepest', or method='self_kd'."
-        )
+        checks.student_outputs(name, config.students[name], student.method, outputs)

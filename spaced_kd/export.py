@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from absl import flags as absl_flags
-from flax import traverse_util
 
 import spaced_kd
 from spaced_kd import (
@@ -24,9 +23,10 @@ from spaced_kd import (
     model_card,
     registry,
     results,
+    trained,
     weights,
 )
-from spaced_kd.checkpoint import Checkpoint, CheckpointLine
+from spaced_kd.checkpoint import CheckpointLine
 from spaced_kd.config import ArchConfig
 from spaced_kd.errors import CheckpointError, ConfigError, SpacedKDError
 from spaced_kd.models import make_model
@@ -97,8 +97,9 @@ def export_student(
         folder = workdir / "best" / f"seed_{about['seed']}" / student
         variables, saved = _best(folder)
     else:
-        name = f"{repetition}/{student}"
-        variables, saved = _last(workdir, name, stored["fingerprint"])
+        run = stored["fingerprint"]
+        variables, step = trained.last(workdir, repetition, student, run)
+        saved = {"step": step}
     about |= saved
     model = make_model(
         about["model"], about["num_classes"], ArchConfig(**about["arch"])
@@ -162,44 +163,12 @@ def _exit_names(
     return list(metrics.exit_names(1 + outputs.branch_logits.shape[1]))
 
 
-def _last(workdir: Path, name: str, fingerprint: str) -> tuple[Variables, dict]:
-    line = CheckpointLine(workdir / "checkpoints", keep=1)
-    saved = _newest(line, workdir / "checkpoints")
-    if saved.info.get("config") != fingerprint:
-        raise CheckpointError(
-            f"{saved.path} was saved by a run of another config; put this run's own "
-            "checkpoints there."
-        )
-    arrays = line.read(saved)
-    variables = {
-        kind: _below(arrays, f"{name}/{place}/")
-        for kind, place in (("params", "params/net"), ("batch_stats", "batch_stats"))
-    }
-    return variables, {"step": int(arrays[f"{name}/step"])}
-
-
 def _best(folder: Path) -> tuple[Variables, dict]:
     line = CheckpointLine(folder, keep=1)
-    saved = _newest(line, folder)
+    saved = trained.newest(line, folder)
     arrays = line.read(saved)
-    variables = {k: _below(arrays, f"{k}/") for k in ("params", "batch_stats")}
-    return variables, {"step": saved.tick, "acc1": saved.info["acc1"]}
-
-
-def _newest(line: CheckpointLine, folder: Path) -> Checkpoint:
-    saved = line.latest()
-    if saved is None:
-        raise CheckpointError(f"nothing is saved in {folder} yet; let the run go on.")
-    return saved
-
-
-def _below(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    found = {
-        tuple(name.removeprefix(prefix).split("/")): value
-        for name, value in arrays.items()
-        if name.startswith(prefix)
-    }
-    return traverse_util.unflatten_dict(found)
+    variables = {k: trained.below(arrays, f"{k}/") for k in ("params", "batch_stats")}
+    return trained.alone(variables), {"step": saved.tick, "acc1": saved.info["acc1"]}
 
 
 def cli(argv: Sequence[str] | None = None) -> None:

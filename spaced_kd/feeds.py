@@ -69,5 +69,6 @@ class Resident:
             start, stop = segment.start - view.lag, segment.stop - view.lag
             index = view.stream(streams).indices(start, stop)
             places = np.arange(start, stop, dtype=np.int32)
-            slots[view.slot] = Slots(places, group.split_batch(index))
+            rows = group.split_batch(index)
+            slots[view.slot] = Slots(places, rows, rows)
         return slots

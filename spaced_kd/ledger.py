@@ -1,19 +1,16 @@
 """What a run costs, counted from its plan: passes, images, and plan.json."""
 
-from collections.abc import Mapping
-
 from spaced_kd import schedule, steps
-from spaced_kd.config import NO_TEACHER, SELF_TAUGHT
-from spaced_kd.experiment import Experiment
+from spaced_kd.config import NO_TEACHER, SELF_TAUGHT, TWO_WAY
+from spaced_kd.experiment import Experiment, Networks
 from spaced_kd.parallel import BatchAxis
-from spaced_kd.schedule import Evaluate, Lockstep, Replay, Tick
-from spaced_kd.steps import Student
+from spaced_kd.schedule import METHOD, REPLAY, Evaluate, Lockstep, Replay, Tick
 
 
 def tick_costs(parts: Experiment) -> list[float]:
     """Return each tick's work in forward passes over a training batch (backward: 2)."""
-    students = parts.networks(BatchAxis()).students
-    return [_cost(parts, students, tick) for tick in parts.ticks]
+    networks = parts.networks(BatchAxis())
+    return [_cost(parts, networks, tick) for tick in parts.ticks]
 
 
 def tick_images(parts: Experiment, tick: Tick) -> int:
@@ -24,11 +21,11 @@ def tick_images(parts: Experiment, tick: Tick) -> int:
     return (tick.stop - tick.start) * parts.config.data.batch_size * updates
 
 
-def _cost(parts: Experiment, students: Mapping[str, Student], tick: Tick) -> float:
+def _cost(parts: Experiment, networks: Networks, tick: Tick) -> float:
     seeds = parts.config.num_seeds
     if isinstance(tick, Evaluate):
         return seeds * len(parts.dataset.test.label) / parts.config.data.batch_size
-    per_step = steps.passes_per_step(tick, students).values()
+    per_step = steps.passes_per_step(tick, networks.teacher, networks.students).values()
     return seeds * (tick.stop - tick.start) * sum(f + 2.0 * b for f, b in per_step)
 
 
@@ -39,12 +36,15 @@ def describe_plan(parts: Experiment) -> dict:
     images to that size (`config.data`), mean and standard deviation that normalise
     pixels in [0, 1], and the number of classes.
     """
-    students = parts.networks(BatchAxis()).students
+    networks_of_run = parts.networks(BatchAxis())
     passes = {name: [0, 0] for name in parts.updates}
     segments = []
     for segment in parts.plan:
         length = segment.stop - segment.start
-        for name, spent in steps.passes_per_step(segment, students).items():
+        per_step = steps.passes_per_step(
+            segment, networks_of_run.teacher, networks_of_run.students
+        )
+        for name, spent in per_step.items():
             passes[name][0] += length * spent[0]
             passes[name][1] += length * spent[1]
         row = {"start": segment.start, "stop": segment.stop}
@@ -103,6 +103,8 @@ def summary(parts: Experiment) -> list[str]:
     work = f"teacher {model}: {total:,} updates in"
     if model == NO_TEACHER:
         work = "no teacher;"
+    elif parts.config.teacher.stage:
+        work = f"teacher {model}, trained in stage {parts.config.teacher.stage};"
     lines = [
         f"{work} {parts.config.num_epochs} epochs of {parts.clock.steps_per_epoch} "
         f"steps, {seeds} seed{'s' if seeds > 1 else ''}"
@@ -121,7 +123,8 @@ def summary(parts: Experiment) -> list[str]:
         if rounds:
             line += f", {rounds} replay{'s' if rounds > 1 else ''}"
         if left:
-            what = "replayed" if student.method in SELF_TAUGHT else "learned"
+            leads = student.method in (*SELF_TAUGHT, *TWO_WAY)
+            what = "replayed" if leads else "learned"
             line += f"; {left:,} batches of the stream are never {what}"
         lines.append(line)
     return lines
@@ -135,6 +138,7 @@ def _rounds_and_left(parts: Experiment, name: str, batches: int) -> tuple[int, i
             rounds, learned = rounds + 1, learned + segment.stop - segment.start
         elif isinstance(segment, Lockstep):
             for member in segment.members:
-                if member.student == name and schedule.METHOD in member.updates:
+                last = member.updates[-1]
+                if member.student == name and last in (METHOD, REPLAY):
                     learned += segment.stop - segment.start
     return rounds, batches - learned

@@ -1,5 +1,6 @@
 """A batch's way through a network and back: at once, or in parts to save memory."""
 
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
@@ -45,13 +46,34 @@ class Passed(NamedTuple):
 
 
 def at_once(
-    model: Model, state: NetState, batch: Batch, key: jax.Array, loss_of: LossOf
+    count: int,
+    model: Model,
+    state: NetState,
+    batch: Batch,
+    key: jax.Array,
+    loss_of: LossOf,
 ) -> Passed:
-    """Pass the batch forward and backward as a whole."""
+    """Pass the batch forward and backward as a whole.
+
+    With a count above 1 it is that many batches, which BatchNorm sees one by one.
+    """
+
+    def pass_all(net, batch_stats):
+        if count == 1:
+            variables = {"params": net, "batch_stats": batch_stats}
+            return run_model(model, variables, batch, key)
+        size, found = batch.label.shape[0] // count, []
+        for place in range(count):
+            rows = slice(place * size, (place + 1) * size)
+            own = jax.tree.map(operator.itemgetter(rows), batch)
+            variables = {"params": net, "batch_stats": batch_stats}
+            part_key = jax.random.fold_in(key, place)
+            outputs, batch_stats = run_model(model, variables, own, part_key)
+            found.append(outputs)
+        return jax.tree.map(lambda *rows: jnp.concatenate(rows), *found), batch_stats
 
     def loss_fn(params):
-        variables = {"params": params["net"], "batch_stats": state.batch_stats}
-        outputs, batch_stats = run_model(model, variables, batch, key)
+        outputs, batch_stats = pass_all(params["net"], state.batch_stats)
         loss, parts = loss_of(params["method"], outputs)
         return loss, (outputs, batch_stats, {"loss": loss} | parts)
 
@@ -75,7 +97,7 @@ def in_parts(
     """
     split = lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:])
     whole = lambda x: x.reshape(-1, *x.shape[2:])
-    parts = jax.tree.map(split, batch)
+    parts = jax.tree.map(split, batch._replace(raw=None, example=None))
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count))
 
     def forward(net, batch_stats, at):

@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 from spaced_kd.config import (
     SELF_TAUGHT,
+    TWO_WAY,
     WITHOUT_TEACHER,
     StudentConfig,
     space_interval_steps,
@@ -39,8 +40,9 @@ class Span(NamedTuple):
     stop: int
 
 
-HARD, METHOD = "hard", "method"
-"""Kinds of update: on the labels alone, or on the loss of the student's method."""
+HARD, METHOD, LEAD, REPLAY = KINDS = "hard", "method", "lead", "replay"
+"""Kinds of update: on the labels alone, on the loss of the student's method, and of a
+method that trains two networks the first one ahead, the second one after it."""
 
 
 class Member(NamedTuple):
@@ -122,12 +124,11 @@ def every_batch(name: str, student: StudentConfig, clock: Clock) -> Course:
 
 
 def interleaved(name: str, student: StudentConfig, clock: Clock) -> Course:
-    """Learn every batch twice when it comes: from the labels, then by the method.
+    """Learn every batch twice when it comes: as ahead of a replay, then as in it.
 
     The number of updates of spaced self KD without its spacing (method B.3).
     """
-    del student
-    member = Member(name, updates=(HARD, METHOD))
+    member = Member(name, updates=_own_kinds(student))
     return Course(lockstep=((Span(0, clock.total_steps), member),))
 
 
@@ -149,7 +150,7 @@ def offline(name: str, student: StudentConfig, clock: Clock) -> Course:
 
 def constant_ahead(name: str, student: StudentConfig, clock: Clock) -> Course:
     """Follow a teacher that stays I updates ahead and is never frozen (Table 11)."""
-    if student.method in SELF_TAUGHT:
+    if _leads_itself(student):
         raise ConfigError(
             f"student '{name}': plan='constant_ahead' needs a teacher apart, and with "
             f"method='{student.method}' a network is its own; take plan='spaced'."
@@ -210,7 +211,7 @@ def interval_steps(name: str, student: StudentConfig, clock: Clock) -> int:
     interval = space_interval_steps(student, per_epoch)
     field = f"config.students.{name}.space_interval_epochs={epochs:g}"
     if interval < 1:
-        instead = "interleaved" if student.method in SELF_TAUGHT else "online"
+        instead = "interleaved" if _leads_itself(student) else "online"
         # Rounded up, so that the value in the message works when typed in.
         smallest = math.ceil(1e4 / per_epoch) / 1e4
         raise ConfigError(
@@ -252,8 +253,18 @@ def _rounds(
 
 
 def _is_released(student: StudentConfig) -> bool:
-    itself = student.plan == "spaced" and student.method in SELF_TAUGHT
-    return itself and student.trigger == "released"
+    self_kd = student.plan == "spaced" and student.method == "self_kd"
+    return self_kd and student.trigger == "released"
+
+
+def _leads_itself(student: StudentConfig) -> bool:
+    """Whether a student that replays also learns the batches when they come."""
+    return student.method in (*SELF_TAUGHT, *TWO_WAY)
+
+
+def _own_kinds(student: StudentConfig) -> tuple[str, str]:
+    """Return the kinds of update of such a student, ahead of a replay and in it."""
+    return (LEAD, REPLAY) if student.method in TWO_WAY else (HARD, METHOD)
 
 
 def _released_triggers(clock: Clock, interval: int) -> range:
@@ -278,7 +289,7 @@ def _lead_itself(
     taken = sorted((*course.lockstep, *skipped), key=lambda entry: entry[0])
     edges = [0, *(edge for span, _ in taken for edge in span), clock.total_steps]
     free = (Span(*pair) for pair in zip(edges[::2], edges[1::2], strict=True))
-    lead = ((span, Member(name, updates=(HARD,))) for span in free)
+    lead = ((span, Member(name, updates=_own_kinds(student)[:1])) for span in free)
     own = (entry for entry in lead if entry[0].start < entry[0].stop)
     return course._replace(lockstep=(*course.lockstep, *own))
 
@@ -299,7 +310,7 @@ def make_plan(
     Args:
       students: by name.
       clock: the run's; a student's `epochs_factor` may end it before or after that.
-      teacher: whether the run has one.
+      teacher: whether the run has one that trains.
       together: keep students without a teacher in one segment all the same, so that
         each batch is fetched once. Then a program is compiled for every set of them
         that is at work at one time, not one for each.
@@ -349,7 +360,7 @@ def _course(name: str, student: StudentConfig, clock: Clock) -> Course:
             f"{1 / clock.total_steps:.2g}."
         )
     course = SCHEDULES[student.plan](name, student, own)
-    if student.method in SELF_TAUGHT:
+    if _leads_itself(student):
         return _lead_itself(name, student, course, own)
     return course
 

@@ -20,12 +20,14 @@ class NetState(flax.struct.PyTreeNode):
       belongs to the student (released code, nets.py).
     batch_stats: BatchNorm's running statistics, {} without BatchNorm.
     opt_state: the optimiser's, one for each of `PARTS`.
+    memory: what the method remembers, () if nothing.
     """
 
     step: jax.Array
     params: Params
     batch_stats: Any
     opt_state: Any
+    memory: Any = ()
 
     @property
     def variables(self) -> Variables:
@@ -45,16 +47,21 @@ class Frozen(NamedTuple):
 
 
 SeedState = dict[str, NetState]
-"""All networks of one repetition: "teacher", if it has one, and students by name."""
+"""All networks of one repetition: "teacher" and its "tutor", if there are any, and
+students by name."""
 
-TRUNK, METHOD, BRANCHES, SOFT_HEAD = PARTS = "trunk", "method", "branches", "soft_head"
+PARTS = "trunk", "method", "branches", "soft_head", "peer"
+TRUNK, METHOD, BRANCHES, SOFT_HEAD, PEER = PARTS
 """Parts of the parameters that have optimiser states of their own, so that each can
 rest: what the deepest exit's logits need, the method's, those of branches alone, the
-head that only soft targets train (DeiT's distillation token)."""
+head that only soft targets train (DeiT's distillation token), a second network."""
 
 
 def init_state(
-    variables: Variables, method_params: Params, tx: optax.GradientTransformation
+    variables: Variables,
+    method_params: Params,
+    tx: optax.GradientTransformation,
+    memory: Any = (),
 ) -> NetState:
     """Return the state before the first update.
 
@@ -62,6 +69,7 @@ def init_state(
       variables: result of `model.init`.
       method_params: parameters of the distillation loss, {} if it has none.
       tx: the optimiser that will be applied to both.
+      memory: what the method remembers at first.
     """
     params = {"net": variables["params"], "method": method_params}
     return NetState(
@@ -69,7 +77,13 @@ def init_state(
         params=params,
         batch_stats=variables.get("batch_stats", {}),
         opt_state=tx.init(params),
+        memory=memory,
     )
+
+
+def fixed_state(variables: Variables) -> NetState:
+    """Return the state of a network that was trained before and never moves."""
+    return init_state(variables, {}, optax.set_to_zero())
 
 
 def part_of(path: tuple) -> str:
@@ -80,6 +94,8 @@ def part_of(path: tuple) -> str:
     names = [str(getattr(entry, "key", "")) for entry in path]
     if names[:1] == ["method"]:
         return METHOD
+    if "peer" in names[:2]:
+        return PEER
     if any(name.startswith("branch") for name in names):
         return BRANCHES
     return SOFT_HEAD if "head_dist" in names else TRUNK
@@ -94,7 +110,8 @@ def rest(new: NetState, old: NetState, resting: Iterable[str]) -> NetState:
     """Return `new` with parameters and optimiser state of some parts as in `old`.
 
     A zero gradient would not do: decay and momentum would still move them, and Adam's
-    count would go on.
+    count would go on. BatchNorm's averages rest with the trunk and the peer; those of
+    branches follow the trunk that feeds them.
 
     Args:
       new: after an update.
@@ -106,11 +123,19 @@ def rest(new: NetState, old: NetState, resting: Iterable[str]) -> NetState:
     def pick(path, fresh, before):
         return before if part_of(path) in kept else fresh
 
+    whole = {TRUNK, PEER} & kept
+
+    def pick_stats(path, fresh, before):
+        return before if part_of(path) in whole else fresh
+
     inner = {
         part: (old if part in kept else new).opt_state.inner_states[part]
         for part in PARTS
     }
     return new.replace(
         params=jax.tree_util.tree_map_with_path(pick, new.params, old.params),
+        batch_stats=jax.tree_util.tree_map_with_path(
+            pick_stats, new.batch_stats, old.batch_stats
+        ),
         opt_state=new.opt_state._replace(inner_states=inner),
     )

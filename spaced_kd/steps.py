@@ -6,43 +6,40 @@ in one place, `make_student_step`.
 """
 
 import enum
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 
-from spaced_kd import losses, metrics, optim
 from spaced_kd.data.augment import fetch
 from spaced_kd.data.augment_spec import AugmentSpec
 from spaced_kd.keys import SeedKeys
 from spaced_kd.methods import hard
-from spaced_kd.methods.base import Method
+from spaced_kd.methods.base import Method, Phase
 from spaced_kd.models.base import Model
 from spaced_kd.parallel import BatchAxis
-from spaced_kd.passes import at_once, in_parts, run_model
-from spaced_kd.schedule import HARD, Lockstep, Member, Replay, Segment
+from spaced_kd.passes import run_model
+from spaced_kd.schedule import HARD, LEAD, REPLAY, Lockstep, Member, Replay, Segment
 from spaced_kd.shuffle import shuffle_examples
-from spaced_kd.state import PARTS, TRUNK, Frozen, NetState, SeedState, rest
+from spaced_kd.state import Frozen, NetState, SeedState
 from spaced_kd.types import Batch, Metrics, ModelOutput, Variables
+from spaced_kd.update import Network, extended, make_update
 
 
-class Network(NamedTuple):
-    """One architecture with its optimiser.
+class Teacher(NamedTuple):
+    """The run's teacher.
 
-    model: reduces BatchNorm over the axis of its group. tx: without a learning rate.
-    schedule: updates -> rate. clock: whose updates those are, "own" or "teacher".
-    micro_batches: parts in which a batch passes the network.
+    method: what it learns by; the labels alone unless the config says otherwise. tutor:
+    the network that its method learns from. fixed: it was trained before this run and
+    stays as it is.
     """
 
-    model: Model
-    tx: optax.GradientTransformation
-    schedule: optim.Schedule
-    clock: str = "own"
-    micro_batches: int = 1
+    network: Network
+    method: Method
+    tutor: Model | None = None
+    fixed: bool = False
 
 
 class Student(NamedTuple):
@@ -78,10 +75,12 @@ class Slots(NamedTuple):
 
     step: [...] int32, place in the stream; gives the augmentation key.
     index: [..., b] int32, rows of `DeviceData`; -1 is padding.
+    example: [..., b] int32, rows of the training split, likewise.
     """
 
     step: Any
     index: Any
+    example: Any
 
 
 class Role(enum.IntEnum):
@@ -91,10 +90,12 @@ class Role(enum.IntEnum):
     STUDENT = 1
     FROZEN_TEACHER = 2
     SHUFFLE = 3
+    AGAIN = 4
 
 
 TeacherStep = Callable[
-    [NetState, Batch, jax.Array], tuple[NetState, ModelOutput, Metrics]
+    [NetState, Batch, jax.Array, ModelOutput | None],
+    tuple[NetState, ModelOutput, Metrics],
 ]
 StudentStep = Callable[
     [NetState, Batch, jax.Array, ModelOutput | None, jax.Array],
@@ -103,36 +104,35 @@ StudentStep = Callable[
 TeacherForward = Callable[[Variables, Batch, jax.Array], ModelOutput]
 
 
-def make_teacher_step(network: Network, axis: BatchAxis) -> TeacherStep:
-    """Return teacher_step(state, batch, key) -> (state, outputs, metrics).
+def make_teacher_step(network: Network, phase: Phase, axis: BatchAxis) -> TeacherStep:
+    """Return teacher_step(state, batch, key, tutor) -> (state, outputs, metrics).
 
-    One update on the cross-entropy (paper Eq. 3). The outputs are those of the forward
-    pass that the update came from, that is of the teacher before this update, with
-    the batch's BatchNorm statistics.
+    One update, in the paper on the cross-entropy (Eq. 3). tutor: outputs of the network
+    that teaches the teacher, None without one. The outputs are those of the forward
+    pass that the update came from, that is of the teacher before this update, with the
+    batch's BatchNorm statistics.
     """
-    method = hard.make_loss(axis)
-    step = _make_step(network, method, axis)
+    update = make_update(network, phase, axis)
 
-    def teacher_step(state, batch, key):
-        return step(state, batch, key, None, state.step)
+    def teacher_step(state, batch, key, tutor):
+        return update(state, batch, key, lax.stop_gradient(tutor), state.step)
 
     return teacher_step
 
 
-def make_student_step(network: Network, method: Method, axis: BatchAxis) -> StudentStep:
+def make_student_step(network: Network, phase: Phase, axis: BatchAxis) -> StudentStep:
     """Return student_step(state, batch, key, teacher_outputs, stream_step).
 
-    The result is (state, metrics): one update of the student on the method's loss
+    The result is (state, metrics): one update of the student on the phase's loss
     (paper Eq. 2; Eq. 4 where it is its own teacher). Reads the teacher's outputs on the
     same batch, through which no gradient flows; nothing of the teacher changes.
-    stream_step, the place of the teacher's latest batch in the stream, is the time of a
-    schedule on its clock.
+    stream_step: as for `make_update`.
     """
-    step = _make_step(network, method, axis)
+    update = make_update(network, phase, axis)
 
     def student_step(state, batch, key, teacher_outputs, stream_step):
         teacher_outputs = lax.stop_gradient(teacher_outputs)
-        state, _, measured = step(state, batch, key, teacher_outputs, stream_step)
+        state, _, measured = update(state, batch, key, teacher_outputs, stream_step)
         return state, measured
 
     return student_step
@@ -160,45 +160,8 @@ def make_teacher_forward(
     return forward
 
 
-def _make_step(network: Network, method: Method, axis: BatchAxis):
-    resting = set(PARTS) - {TRUNK, *method.trains}
-    run = at_once
-    if network.micro_batches > 1:
-        run = functools.partial(in_parts, network.micro_batches)
-
-    def step(state, batch, key, teacher_outputs, stream_step):
-        def loss_of(method_params, outputs):
-            return method.loss(
-                method_params, outputs, teacher_outputs, batch, state.step
-            )
-
-        passed = run(network.model, state, batch, key, loss_of)
-        # Each device's gradient of the already reduced loss is D times its share.
-        grads = axis.mean(passed.grads)
-        rate = network.schedule(
-            stream_step if network.clock == "teacher" else state.step
-        )
-        logits = passed.outputs.logits
-        correct = metrics.is_correct(logits, batch.label).astype(jnp.float32)
-        measured = passed.metrics | {
-            "acc1": 100.0 * losses.batch_mean(correct, batch.mask, axis),
-            "learning_rate": rate,
-        }
-        direction, opt_state = network.tx.update(grads, state.opt_state, state.params)
-        new = NetState(
-            step=state.step + 1,
-            params=optim.descend(state.params, direction, rate),
-            batch_stats=passed.batch_stats,
-            opt_state=opt_state,
-        )
-        new = rest(new, state, resting)
-        return new, passed.outputs, measured
-
-    return step
-
-
 def lockstep(
-    teacher: Network | None,
+    teacher: Teacher | None,
     students: dict[str, Student],
     segment: Lockstep,
     axis: BatchAxis,
@@ -208,25 +171,27 @@ def lockstep(
 
     One step of the teacher, if the segment has it, and the steps of every member (paper
     Alg. 1, 3). `slots` holds the stream's batch under "stream", and under a member's
-    name its own where it lags. `frozen` is unused: nothing in lockstep is.
+    name its own where it lags. `frozen` holds the network that stays as it is in the
+    whole run, the tutor or a fixed teacher, if there is one.
     """
-    teacher_step = None
+    teacher_update = None
     if segment.teacher and teacher:
-        teacher_step = make_teacher_step(teacher, axis)
+        teacher_update = _teacher_update(teacher, axis, spec)
     member_steps = {
-        member: _member_step(teacher, students[member.student], member, axis)
+        member: _member_step(teacher, students[member.student], member, axis, spec)
         for member in segment.members
     }
 
     def step(states: SeedState, frozen, data, keys: SeedKeys, slots):
-        del frozen
         batch = _fetch(data, keys.augment, slots["stream"], axis, spec)
         states, out, views = dict(states), {}, None
-        if teacher_step:
+        if teacher_update:
             old = states["teacher"]
-            key = _noise(keys, Role.TEACHER, old.step)
-            new, outputs, out["teacher"] = teacher_step(old, batch, key)
-            states["teacher"], views = new, _Views(outputs, old, new)
+            new, outputs, out["teacher"] = teacher_update(old, batch, keys, frozen)
+            states["teacher"] = new
+            views = _Views(outputs, old.variables, new.variables)
+        elif teacher and teacher.fixed:
+            views = _Views(None, frozen.variables, frozen.variables)
         for member in segment.members:
             name = member.student
             own = batch
@@ -241,7 +206,7 @@ def lockstep(
 
 
 def replay(
-    teacher: Network | None,
+    teacher: Teacher | None,
     students: dict[str, Student],
     name: str,
     axis: BatchAxis,
@@ -254,8 +219,9 @@ def replay(
     holds the teacher's variables, {} where the run has none.
     """
     student = students[name]
-    forward = _forward_for(teacher, student, student.method)
-    student_step = make_student_step(student.network, student.method, axis)
+    phase = _phase_of(student, REPLAY, axis)
+    forward = _forward_for(teacher, student, phase)
+    student_step = make_student_step(student.network, phase, axis)
 
     def step(states: SeedState, frozen: Frozen, data, keys: SeedKeys, slots):
         same = student.replay == "exact"
@@ -266,6 +232,8 @@ def replay(
             key = _noise(keys, Role.FROZEN_TEACHER, state.step)
             outputs = forward(frozen.variables, batch, key)
             outputs = _shown(student, outputs, batch, keys, state.step, axis)
+        again = _noise(keys, Role.AGAIN, state.step)
+        batch = extended(phase, state, batch, again, axis, spec)
         key = _noise(keys, Role.STUDENT, state.step)
         # The rate of the teacher's last update: at the end of an epoch still its own.
         now = jnp.maximum(frozen.step - 1, 0)
@@ -304,20 +272,47 @@ def compose(step: Callable, how: str) -> Callable:
 
 
 class _Views(NamedTuple):
-    outputs: ModelOutput
-    before: NetState
-    after: NetState
+    """outputs: of the teacher's training pass, None where it does not train."""
+
+    outputs: ModelOutput | None
+    before: Variables
+    after: Variables
+
+
+def _teacher_update(teacher: Teacher, axis: BatchAxis, spec: AugmentSpec):
+    """Return update(state, batch, keys, frozen) -> (state, outputs, metrics)."""
+    phase = teacher.method.whole
+    teacher_step = make_teacher_step(teacher.network, phase, axis)
+    # A trained teacher's teacher is in eval mode, as in every released offline KD.
+    tutor = teacher.tutor and make_teacher_forward(teacher.tutor, "running")
+
+    def update(state, batch, keys, frozen):
+        key = _noise(keys, Role.TEACHER, state.step)
+        taught = tutor(frozen.variables, batch, key) if tutor else None
+        again = _noise(keys, Role.AGAIN, state.step)
+        passed = extended(phase, state, batch, again, axis, spec)
+        state, outputs, measured = teacher_step(state, passed, key, taught)
+        # What a method adds to a batch comes after it.
+        own = jax.tree.map(lambda rows: rows[: len(batch.label)], outputs)
+        return state, own, measured
+
+    return update
 
 
 def _member_step(
-    teacher: Network | None, student: Student, member: Member, axis: BatchAxis
+    teacher: Teacher | None,
+    student: Student,
+    member: Member,
+    axis: BatchAxis,
+    spec: AugmentSpec,
 ) -> Callable[..., tuple[NetState, Metrics]]:
     """Return step(state, batch, keys, views, stream_step), all updates of a member.
 
     The metrics are those of its last update.
     """
     updates = [
-        _member_update(teacher, student, member, axis, kind) for kind in member.updates
+        _member_update(teacher, student, member, axis, spec, kind)
+        for kind in member.updates
     ]
 
     def step(state, batch, keys, views, stream_step):
@@ -330,33 +325,34 @@ def _member_step(
 
 
 def _member_update(
-    teacher: Network | None,
+    teacher: Teacher | None,
     student: Student,
     member: Member,
     axis: BatchAxis,
+    spec: AugmentSpec,
     kind: str,
 ):
-    method = student.method
-    if kind == HARD:
-        method = hard.make_loss(axis, student.label_smoothing)
-    student_step = make_student_step(student.network, method, axis)
-    forward = _forward_for(teacher, student, method)
+    phase = _phase_of(student, kind, axis)
+    student_step = make_student_step(student.network, phase, axis)
+    forward = _forward_for(teacher, student, phase)
 
     def update(state, batch, keys, views, stream_step):
         if forward is None:
             outputs = None
-        elif _needs_forward(student, member):
+        elif views.outputs is None or _needs_forward(student, member):
             # The lag alone says how far a teacher that is constantly ahead is.
             updated = student.online_teacher == "after" and not member.lag
             seen = views.after if updated else views.before
             key = _noise(keys, Role.FROZEN_TEACHER, state.step)
-            outputs = forward(seen.variables, batch, key)
+            outputs = forward(seen, batch, key)
         else:
             # Paper Alg. 1 as released: the teacher's own training pass, before its
             # update; costs nothing.
             outputs = views.outputs
         if outputs is not None:
             outputs = _shown(student, outputs, batch, keys, state.step, axis)
+        again = _noise(keys, Role.AGAIN, state.step)
+        batch = extended(phase, state, batch, again, axis, spec)
         key = _noise(keys, Role.STUDENT, state.step)
         return student_step(state, batch, key, outputs, stream_step)
 
@@ -366,17 +362,28 @@ def _member_update(
 def _fetch(data: DeviceData, key, slot: Slots, axis: BatchAxis, spec) -> Batch:
     position = axis.positions(slot.index.shape[0])
     step_key = jax.random.fold_in(key, slot.step)
-    return fetch(data.image, data.label, slot.index, position, step_key, spec)
+    batch = fetch(data.image, data.label, slot.index, position, step_key, spec)
+    raw = data.image[jnp.maximum(slot.index, 0)]
+    return batch._replace(raw=raw, example=slot.example)
+
+
+def _phase_of(student: Student, kind: str, axis: BatchAxis) -> Phase:
+    """Return what an update of a kind minimises (see `schedule` for the kinds)."""
+    method = student.method
+    if kind == HARD:
+        return hard.make_loss(axis, student.label_smoothing).whole
+    special = {LEAD: method.lead, REPLAY: method.replay}.get(kind)
+    return special or method.whole
 
 
 def _forward_for(
-    teacher: Network | None, student: Student, method: Method
+    teacher: Teacher | None, student: Student, phase: Phase
 ) -> TeacherForward | None:
-    """Return the extra pass of a fixed teacher, None where the method needs none."""
-    if teacher is None or not method.needs_teacher:
+    """Return the extra pass of a teacher at rest, None where the loss needs none."""
+    if teacher is None or not phase.needs_teacher:
         return None
     return make_teacher_forward(
-        teacher.model, student.teacher_bn, student.teacher_noise
+        teacher.network.model, student.teacher_bn, student.teacher_noise
     )
 
 
@@ -398,7 +405,7 @@ def _noise(keys: SeedKeys, role: Role, step: jax.Array) -> jax.Array:
 
 
 def passes_per_step(
-    segment: Segment, students: Mapping[str, Student]
+    segment: Segment, teacher: Teacher | None, students: Mapping[str, Student]
 ) -> dict[str, tuple[int, int]]:
     """Return network -> (forward, backward) passes that one step spends for it.
 
@@ -407,16 +414,27 @@ def passes_per_step(
     statistics, need none: they share the teacher's training pass. What is computed
     twice to save memory (remat, micro-batches) counts once.
     """
+    alone = BatchAxis()
     if isinstance(segment, Replay):
-        taught = students[segment.student].method.needs_teacher
-        return {segment.student: (1 + taught, 1)}
-    passes = {"teacher": (1, 1)} if segment.teacher else {}
+        phase = _phase_of(students[segment.student], REPLAY, alone)
+        return {segment.student: _passes(phase, teacher is not None)}
+    passes = {}
+    if segment.teacher and teacher:
+        passes["teacher"] = _passes(teacher.method.whole, True)
     for member in segment.members:
         student = students[member.student]
-        needs = student.method.needs_teacher and _needs_forward(student, member)
-        extra = sum(needs and kind != HARD for kind in member.updates)
-        passes[member.student] = (len(member.updates) + extra, len(member.updates))
+        extra = not segment.teacher or _needs_forward(student, member)
+        spent = [
+            _passes(_phase_of(student, kind, alone), extra and teacher is not None)
+            for kind in member.updates
+        ]
+        passes[member.student] = (sum(f for f, _ in spent), sum(b for _, b in spent))
     return passes
+
+
+def _passes(phase: Phase, extra: bool) -> tuple[int, int]:
+    taught = int(extra and phase.needs_teacher)
+    return phase.batches + taught, phase.batches
 
 
 def _needs_forward(student: Student, member: Member) -> bool:
@@ -428,5 +446,5 @@ def _needs_forward(student: Student, member: Member) -> bool:
 def slots_axes(slots: Any) -> Any:
     """Return for `parallel.data_parallel` which axis of `slots` the devices share."""
     return jax.tree.map(
-        lambda s: Slots(None, 1), slots, is_leaf=lambda s: isinstance(s, Slots)
+        lambda s: Slots(None, 1, 1), slots, is_leaf=lambda s: isinstance(s, Slots)
     )

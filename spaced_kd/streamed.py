@@ -121,14 +121,18 @@ class Streamed:
         number = number.reshape(steps, reads, per_device)
         number = np.where(index < 0, np.int32(-1), number)
         views = views_of(self._experiment.config, segment)
+        steps_first = lambda rows: rows if rows.ndim == 2 else rows.swapaxes(0, 1)
         slots: list[dict[str, Slots]] = []
         for s in range(len(group.seeds)):
             slots.append({})
             for v, view in enumerate(views):
-                rows = number[..., s * len(views) + v, :]
-                rows = rows if rows.ndim == 2 else rows.swapaxes(0, 1)
+                own = (..., s * len(views) + v, slice(None))
                 place = np.arange(segment.start, segment.stop, dtype=np.int32)
-                slots[-1][view.slot] = Slots(place - np.int32(view.lag), rows)
+                slots[-1][view.slot] = Slots(
+                    place - np.int32(view.lag),
+                    steps_first(number[own]),
+                    steps_first(index[own]),
+                )
         return tuple(slots)
 
 

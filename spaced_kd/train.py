@@ -22,6 +22,7 @@ from spaced_kd import (
     report,
     results,
     schedule,
+    stages,
     workdir,
 )
 from spaced_kd import config as config_lib
@@ -40,7 +41,7 @@ from spaced_kd.recorder import Offsets, Recorder
 from spaced_kd.results import Results
 from spaced_kd.schedule import Evaluate, Replay, Segment, Tick
 from spaced_kd.state import SeedState
-from spaced_kd.types import Metrics
+from spaced_kd.types import Dataset, Metrics
 
 _log = logging.getLogger("spaced_kd")
 
@@ -54,11 +55,14 @@ def run(
     *,
     may_exit: bool = False,
     peers: Peers | None = None,
+    loaded: dict[config_lib.DataConfig, Dataset] | None = None,
 ) -> Results:
     """Train a run's networks in a workdir, or continue what is there.
 
     The same call again resumes; on CPU, with the same machine and device count, the end
-    is bitwise that of an uninterrupted run. A finished run is only reported.
+    is bitwise that of an uninterrupted run. A finished run is only reported. Stages
+    that the config names are trained first, each in a workdir of its own, unless they
+    have been.
 
     Args:
       config: from `base_config()` with overrides, or already resolved.
@@ -67,6 +71,7 @@ def run(
       may_exit: whether a signal may end the process when a step takes too long to
         wait for. The command line says yes; a notebook keeps its kernel.
       peers: the processes of the run, from `distributed.joined`; None: this one alone.
+      loaded: data sets that are in memory already; others are added.
 
     Returns:
       The results, also in `results.json`, `report.html` and `figures/`.
@@ -82,23 +87,46 @@ def run(
     peers = peers or Peers()
     writes = peers.index == 0
     lock = workdir.lock(path) if writes else contextlib.nullcontext()
+    datasets = loaded if loaded is not None else {}
+    _load_all(config, datasets)
+    if config.stages:
+        # What is amiss with this run shall not be found after hours in its stages.
+        experiment.build(config, datasets[config.data])
+        workdir.refuse_other(path, config, datasets[config.data].fingerprint)
+    root = str(stages.root(config, path))
+    for name, folder in stages.folders(config, path, datasets).items():
+        _log.info("stage %s: %s", name, folder)
+        stage = dataclasses.replace(config.stages[name], stages_dir=root)
+        run(stage, folder, may_exit=may_exit, peers=peers, loaded=datasets)
+    given, origins = stages.take(config, path, datasets)
     with StopRequest(may_exit=may_exit) as stop, lock:
         stop.resume_hint = peers.resume_hint = hint
-        dataset = data.load(config.data)
+        dataset = datasets[config.data]
         parts = experiment.build(config, dataset)
         if writes:
             workdir.claim(path, config, dataset.fingerprint)
+            if origins:
+                workdir.write_json(path / stages.FILE, origins)
             workdir.write_env(path, len(experiment.devices(parts)))
             workdir.write_json(path / "plan.json", ledger.describe_plan(parts))
             for line in ledger.summary(parts):
                 _log.info("%s", line)
         agreement.same_run(peers, _identity(parts), path)
-        Loop(parts, path, peers).finish(stop)
+        Loop(parts, path, peers, given).finish(stop)
         if writes:
             results.load(path).save(path)
             report.build(path)
         peers.exchange("the report is written")
         return results.load(path)
+
+
+def _load_all(
+    config: config_lib.Config, datasets: dict[config_lib.DataConfig, Dataset]
+) -> None:
+    if config.data not in datasets:
+        datasets[config.data] = data.load(config.data)
+    for stage in config.stages.values():
+        _load_all(stage, datasets)
 
 
 def _identity(parts: Experiment) -> dict[str, str]:
@@ -111,8 +139,20 @@ def _identity(parts: Experiment) -> dict[str, str]:
 class Loop:
     """Where a run stands: the states, the tick, and what has been recorded."""
 
-    def __init__(self, parts: Experiment, path: Path, peers: Peers | None = None):
+    def __init__(
+        self,
+        parts: Experiment,
+        path: Path,
+        peers: Peers | None = None,
+        given: stages.Given | None = None,
+    ):
         """Start anew, or from the newest checkpoint that verifies.
+
+        Args:
+          parts: the run.
+          path: its workdir.
+          peers: the processes of the run.
+          given: trained networks that a new start takes over.
 
         Raises:
           CheckpointError: it is of another run, or not the same for all processes.
@@ -120,7 +160,7 @@ class Loop:
         config = parts.config
         self._peers = peers or Peers()
         self._writes = self._peers.index == 0
-        self._parts, self._path = parts, path
+        self._parts, self._path, self._given = parts, path, given or {}
         self._engine = Engine(parts)
         self._line = CheckpointLine(path / "checkpoints", config.checkpoint.keep)
         self._saved_at, self._save_seconds = time.monotonic(), 0.0
@@ -237,7 +277,7 @@ class Loop:
 
     def _states(self) -> list[SeedState]:
         if self._saved is None:
-            return experiment.init_states(self._parts)
+            return experiment.init_states(self._parts, self._given)
         _log.info(
             "continuing from tick %d of %d", self._saved.tick, len(self._parts.ticks)
         )

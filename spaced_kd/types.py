@@ -51,6 +51,8 @@ class ModelOutput(NamedTuple):
       after stage 3, 2, 1), in train and in eval mode; logits and features are then
       those of the deepest exit. None: no branches.
     branch_features: [B, K, D] float32, what the branches' heads read, in this order.
+    maps: [B, H, W, D] each, what the network's stages give, the shallowest first, in
+      its own dtype; () unless the model has `with_maps`.
     """
 
     logits: jax.Array
@@ -58,6 +60,7 @@ class ModelOutput(NamedTuple):
     soft_logits: jax.Array | None = None
     branch_logits: jax.Array | None = None
     branch_features: jax.Array | None = None
+    maps: tuple[jax.Array, ...] = ()
 
 
 class Predictions(NamedTuple):
@@ -78,11 +81,15 @@ class Batch(NamedTuple):
     label: [b] int32.
     mask: [b] bool, False where the last batch of an epoch was padded; None when
       no batch of this run is ever padded (saves the masked arithmetic).
+    raw: [b, H, W, C] uint8, the same images before augmentation; padding shows any.
+    example: [b] int32, rows of the training split; -1 is padding.
     """
 
     image: jax.Array
     label: jax.Array
     mask: jax.Array | None = None
+    raw: jax.Array | None = None
+    example: jax.Array | None = None
 
 
 class Split(NamedTuple):

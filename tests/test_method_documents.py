@@ -14,6 +14,7 @@ from spaced_kd import data, experiment, losses
 from spaced_kd.config import StudentConfig, student
 from spaced_kd.engine import Engine
 from spaced_kd.methods import METHODS, make_method
+from spaced_kd.methods.base import Now
 from spaced_kd.parallel import BatchAxis
 from spaced_kd.schedule import Evaluate
 from spaced_kd.types import Batch, ModelOutput
@@ -64,12 +65,10 @@ def test_the_example_is_the_formula_above_it(example):
     soft = (p * (np.log(p) - log_q)).sum(1) * (np.arange(6) < 3)
     hard = -scipy.special.log_softmax(z_s, axis=1)[np.arange(6), labels]
     config = StudentConfig(method=example, soft_loss="kl", temperature_squared="no")
-    method = make_method(config, BatchAxis(), 100)
+    method = make_method(config, BatchAxis(), tiny.SIZES)
     outputs_of = lambda z: ModelOutput(jnp.asarray(z), jnp.zeros((6, 2)))
     batch = Batch(jnp.zeros((6, 1, 1, 1)), jnp.asarray(labels))
-    total, parts = method.loss(
-        {}, outputs_of(z_s), outputs_of(z_t), batch, jnp.int32(0)
-    )
+    total, parts = method.loss({}, outputs_of(z_s), outputs_of(z_t), batch, Now(0))
     np.testing.assert_allclose(total, (0.7 * hard + 0.3 * soft).mean(), rtol=1e-6)
     assert parts["right"] == 0.5
 

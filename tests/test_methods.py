@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+import tiny
 from jax.test_util import check_grads
 
 from spaced_kd.config import StudentConfig
 from spaced_kd.methods import make_method
+from spaced_kd.methods.base import Now
 from spaced_kd.methods.pld import plackett_luce
 from spaced_kd.methods.sinkd import sinkhorn_distance
 from spaced_kd.parallel import BATCH_AXIS, BatchAxis
@@ -38,10 +40,12 @@ def _batch(padding=0):
 def _loss(name, padding=0, axis=ALONE, step=0, student=STUDENT, **fields):
     """The loss and its parts; padding brings outputs that must not matter."""
     defaults = {"soft_loss": "kl", "temperature_squared": "no"}
-    method = make_method(StudentConfig(method=name, **defaults | fields), axis, 100)
+    method = make_method(
+        StudentConfig(method=name, **defaults | fields), axis, tiny.SIZES
+    )
     junk = np.full((padding, C), 9.0)
     pair = [_outputs(np.concatenate([x, junk])) for x in (student, TEACHER)]
-    return method.loss({}, *pair, _batch(padding), jnp.int32(step))
+    return method.loss({}, *pair, _batch(padding), Now(jnp.int32(step)))
 
 
 def _ce(logits=STUDENT):
@@ -135,11 +139,11 @@ def test_pld_has_no_other_term():
 
 def test_pld_trains_both_heads_of_a_distilled_transformer():
     """Evaluation reads the mean of both; a head without a gradient would spoil it."""
-    method = make_method(StudentConfig(method="pld"), ALONE, 100)
+    method = make_method(StudentConfig(method="pld"), ALONE, tiny.SIZES)
 
     def loss(logits, soft_logits):
         student = _outputs(logits)._replace(soft_logits=jnp.asarray(soft_logits))
-        return method.loss({}, student, _outputs(TEACHER), _batch(), jnp.int32(0))[0]
+        return method.loss({}, student, _outputs(TEACHER), _batch(), Now(0))[0]
 
     middle = _loss("pld")[0]
     np.testing.assert_allclose(loss(STUDENT + 1.5, STUDENT - 1.5), middle, rtol=1e-6)
@@ -274,13 +278,13 @@ def test_no_gradient_flows_through_taids_target():
             kd_weight=1.0,
         ),
         ALONE,
-        100,
+        tiny.SIZES,
     )
 
     @jax.jit
     def loss(logits):
         pair = _outputs(logits), _outputs(TEACHER)
-        return method.loss({}, *pair, _batch(), jnp.int32(50))[0]
+        return method.loss({}, *pair, _batch(), Now(jnp.int32(50)))[0]
 
     softened = lambda logits: scipy.special.softmax(logits / 2, axis=1)
     expected = (softened(STUDENT) - softened(_mixed(STUDENT, 0.7))) / (2 * B)
@@ -325,9 +329,9 @@ def test_the_number_of_devices_changes_nothing(name, padding=2):
     config = StudentConfig(method=name, soft_loss="kl", temperature_squared="no")
 
     def loss(axis, student, teacher, batch):
-        method = make_method(config, axis, 100)
+        method = make_method(config, axis, tiny.SIZES)
         pair = _outputs(student), _outputs(teacher)
-        return method.loss({}, *pair, batch, jnp.int32(3))[0]
+        return method.loss({}, *pair, batch, Now(jnp.int32(3)))[0]
 
     alone = jax.jit(jax.value_and_grad(functools.partial(loss, ALONE)))
     expected = alone(student, teacher, _batch(padding))

@@ -14,6 +14,7 @@ from spaced_kd import data, experiment, state, weights
 from spaced_kd.config import ArchConfig, StudentConfig, student
 from spaced_kd.errors import ConfigError
 from spaced_kd.methods import make_method
+from spaced_kd.methods.base import Now
 from spaced_kd.methods.label_mix import label_distance
 from spaced_kd.models import make_model
 from spaced_kd.models.base import mixed_logits
@@ -43,7 +44,9 @@ def _batch(padding=0):
 
 def _method(name, axis=ALONE, **fields):
     defaults = {"soft_loss": "kl", "temperature_squared": "no"}
-    return make_method(StudentConfig(method=name, **defaults | fields), axis, 100)
+    return make_method(
+        StudentConfig(method=name, **defaults | fields), axis, tiny.SIZES
+    )
 
 
 def _loss(name, padding=0, **fields):
@@ -53,7 +56,7 @@ def _loss(name, padding=0, **fields):
         np.concatenate([x, junk]) for x in (STUDENT, SECOND, TEACHER)
     )
     pair = _outputs(first, second), _outputs(teacher)
-    return _method(name, **fields).loss({}, *pair, _batch(padding), jnp.int32(0))
+    return _method(name, **fields).loss({}, *pair, _batch(padding), Now(0))
 
 
 HEADED = {
@@ -193,7 +196,7 @@ def test_label_mix_is_the_distance_to_the_mixed_target():
 
     def loss(logits):
         pair = _outputs(logits), _outputs(TEACHER)
-        return method.loss({}, *pair, _batch(), jnp.int32(0))[0]
+        return method.loss({}, *pair, _batch(), Now(0))[0]
 
     value, slope = jax.jit(jax.value_and_grad(loss))(jnp.asarray(STUDENT, jnp.float32))
     p, target = scipy.special.softmax(STUDENT, axis=1), 0.6 * onehot + 0.4 * taught
@@ -239,7 +242,7 @@ def test_the_number_of_devices_changes_nothing(name, padding=2):
 
     def loss(axis, logits, teacher, batch):
         pair = _outputs(*logits), _outputs(teacher)
-        return _method(name, axis).loss({}, *pair, batch, jnp.int32(3))[0]
+        return _method(name, axis).loss({}, *pair, batch, Now(3))[0]
 
     arguments = (first, second), teacher, _batch(padding)
     alone = jax.jit(jax.value_and_grad(functools.partial(loss, ALONE)))

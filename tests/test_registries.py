@@ -7,13 +7,15 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
+import tiny
 
 import spaced_kd
 from spaced_kd import losses
-from spaced_kd.config import SELF_TAUGHT, WITHOUT_TEACHER, StudentConfig
+from spaced_kd.config import TWO_WAY, WITH_BRANCHES, WITHOUT_TEACHER, StudentConfig
 from spaced_kd.data import DATASETS
 from spaced_kd.errors import ConfigError
 from spaced_kd.methods import METHODS, make_method
+from spaced_kd.methods.base import Now
 from spaced_kd.parallel import BatchAxis
 from spaced_kd.registry import lookup
 from spaced_kd.state import BRANCHES, PARTS
@@ -40,12 +42,14 @@ def test_an_unknown_name_lists_all_nearest_first():
     )
 
 
-def _outputs(key, dim):
-    a, b = jax.random.split(key)
-    features = jax.nn.relu(jax.random.normal(b, (6, dim)))
-    logits = jax.random.normal(a, (6, 3, 10))
+def _outputs(key, dim, rows=6):
+    a, b, c = jax.random.split(key, 3)
+    features = jax.nn.relu(jax.random.normal(b, (rows, dim)))
+    logits = jax.random.normal(a, (rows, 3, 10))
     stacked = jnp.stack([features * k for k in (2, 3)], 1)
-    return ModelOutput(logits[:, 0], features, None, logits[:, 1:], stacked)
+    maps = jax.nn.relu(jax.random.normal(c, (rows, 4, 4, dim)))
+    maps = (maps[..., :2], maps[:, ::2, ::2])
+    return ModelOutput(logits[:, 0], features, None, logits[:, 1:], stacked, maps)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -55,22 +59,27 @@ def test_methods_give_a_finite_loss_that_moves_the_student_and_ignores_order(
 ):
     """Also with a teacher of another width, and compiled as well as eager."""
     config = StudentConfig(method=name, soft_loss="kl", temperature_squared="yes")
-    method = make_method(config, BatchAxis(), 100)
+    method = make_method(config, BatchAxis(), tiny.SIZES)
     keys = jax.random.split(jax.random.key(0), 3)
-    student, teacher = _outputs(keys[0], dims[0]), _outputs(keys[1], dims[1])
+    rows = 6 * method.batches
+    student = _outputs(keys[0], dims[0], rows)
+    teacher = _outputs(keys[1], dims[1], rows)
     params = method.init(keys[2], student, teacher)
-    batch = Batch(jnp.zeros((6, 1, 1, 1)), jnp.arange(6))
+    label = jnp.arange(rows) % 10
+    batch = Batch(jnp.zeros((rows, 1, 1, 1)), label, example=jnp.arange(rows))
+    memory = method.memory.start(student, teacher) if method.memory else ()
 
     def loss(params, student, order=slice(None)):
         pick = lambda tree: jax.tree.map(lambda x: x[order], tree)
-        shuffled = Batch(batch.image, batch.label[order])
-        return method.loss(params, pick(student), pick(teacher), shuffled, 0)[0]
+        now = Now(0, memory)
+        return method.loss(params, pick(student), pick(teacher), pick(batch), now)[0]
 
     value, grads = jax.value_and_grad(loss, (0, 1))(params, student)
     assert value.shape == ()
     chex.assert_tree_all_finite((value, grads))
     assert jnp.abs(grads[1].logits).max() > 0
     order = jnp.array([3, 1, 5, 0, 2, 4])
+    order = jnp.concatenate([order + 6 * k for k in range(method.batches)])
     chex.assert_trees_all_close(loss(params, student, order), value, rtol=1e-5)
     chex.assert_trees_all_close(jax.jit(loss)(params, student), value, rtol=1e-5)
 
@@ -86,7 +95,7 @@ def test_every_loss_of_the_tables_trains(field, name):
     if field == "feature_loss":
         weights = {"kd_weight": 0.0, "feature_weight": 1.0}
     config = StudentConfig(**{"soft_loss": "kl", field: name} | weights)  # pyright: ignore
-    method = make_method(config, BatchAxis(), 100)
+    method = make_method(config, BatchAxis(), tiny.SIZES)
     keys = jax.random.split(jax.random.key(1), 3)
     student, teacher = _outputs(keys[0], 4), _outputs(keys[1], 7)
     batch = Batch(jnp.zeros((6, 1, 1, 1)), jnp.arange(6))
@@ -96,7 +105,7 @@ def test_every_loss_of_the_tables_trains(field, name):
     def chosen(learned):
         params, logits = learned
         outputs = student._replace(logits=logits)
-        return method.loss(params, outputs, teacher, batch, jnp.int32(0))[1][field]
+        return method.loss(params, outputs, teacher, batch, Now(0))[1][field]
 
     slope = jax.jit(jax.grad(chosen))
     learned = start
@@ -117,12 +126,12 @@ def test_the_kd_loss_is_the_weighted_sum_of_its_parts():
         soft_loss="kl",
         temperature_squared="yes",
     )
-    method = make_method(config, BatchAxis(), 100)
+    method = make_method(config, BatchAxis(), tiny.SIZES)
     keys = jax.random.split(jax.random.key(0), 3)
     student, teacher = _outputs(keys[0], 4), _outputs(keys[1], 7)
     batch = Batch(jnp.zeros((6, 1, 1, 1)), jnp.arange(6))
     params = method.init(keys[2], student, teacher)
-    total, parts = method.loss(params, student, teacher, batch, jnp.int32(0))
+    total, parts = method.loss(params, student, teacher, batch, Now(0))
     expected = (
         0.7 * parts["hard_loss"]
         + 0.3 * parts["soft_loss"]
@@ -134,8 +143,8 @@ def test_the_kd_loss_is_the_weighted_sum_of_its_parts():
             make_method(
                 StudentConfig(soft_loss=soft_loss, temperature_squared=squared),
                 BatchAxis(),
-                100,
-            ).loss(params, student, teacher, batch, jnp.int32(0))[1]["soft_loss"]
+                tiny.SIZES,
+            ).loss(params, student, teacher, batch, Now(0))[1]["soft_loss"]
             for squared in ("yes", "no")
         ]
         chex.assert_trees_all_close(found[0], factor * found[1], rtol=1e-5)
@@ -148,7 +157,9 @@ def test_the_kd_loss_is_the_weighted_sum_of_its_parts():
 def test_what_the_config_says_of_a_method_is_true_of_it(name):
     """The plan is made before methods are, from the config's lists of their names."""
     config = StudentConfig(method=name, soft_loss="kl", temperature_squared="yes")
-    method = make_method(config, BatchAxis(), 100)
+    method = make_method(config, BatchAxis(), tiny.SIZES)
     assert method.needs_teacher == (name not in WITHOUT_TEACHER)
-    assert (BRANCHES in method.trains) == (name in SELF_TAUGHT)
+    assert (BRANCHES in method.trains) == (name in WITH_BRANCHES)
+    assert (method.lead is not None) == (name in TWO_WAY)
+    assert (method.lead is None) == (method.replay is None)
     assert set(method.trains) < set(PARTS)

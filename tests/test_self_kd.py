@@ -15,6 +15,7 @@ from spaced_kd.config import student
 from spaced_kd.engine import Engine
 from spaced_kd.errors import ConfigError
 from spaced_kd.methods import make_method
+from spaced_kd.methods.base import Now
 from spaced_kd.models import make_model
 from spaced_kd.parallel import BATCH_AXIS, BatchAxis
 from spaced_kd.schedule import HARD, METHOD, Evaluate, Lockstep, Member, Replay
@@ -59,12 +60,12 @@ OUT = jax.tree.map(
 BATCH = Batch(jnp.zeros((B, 8, 8, 3)), jnp.asarray(LABELS))
 
 
-ALONE, ZERO = BatchAxis(), jnp.int32(0)
+ALONE, ZERO = BatchAxis(), Now(jnp.int32(0))
 
 
 def _method(axis=ALONE, **fields):
     config = _config({"s": student(plan="online", **fields)})
-    return make_method(config.students["s"], axis, 100)
+    return make_method(config.students["s"], axis, tiny.SIZES)
 
 
 def _ce(logits, labels):

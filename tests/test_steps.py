@@ -21,13 +21,14 @@ from spaced_kd.engine import Engine
 from spaced_kd.errors import ConfigError
 from spaced_kd.feeds import Resident
 from spaced_kd.layers import Dense
-from spaced_kd.methods import make_method
+from spaced_kd.methods import hard, make_method
 from spaced_kd.models import MODELS, make_model
 from spaced_kd.models.base import Model
 from spaced_kd.parallel import BatchAxis
 from spaced_kd.schedule import Evaluate, Lockstep, Member, Replay
 from spaced_kd.state import init_state
 from spaced_kd.types import Batch, ModelOutput
+from spaced_kd.update import Network
 
 
 def _prepare(config):
@@ -75,8 +76,8 @@ def test_a_replay_leaves_the_teacher_bitwise_as_it_was(teacher_bn):
 def test_no_gradient_reaches_the_teacher():
     """Without the stop, the student's loss would pull on the teacher's outputs."""
     config = tiny.config().students["online"]
-    network = steps.Network(make_model("mlp", 10), *_sgd(config.optim))
-    method = make_method(config, BatchAxis(), 100)
+    network = Network(make_model("mlp", 10), *_sgd(config.optim))
+    method = make_method(config, BatchAxis(), tiny.SIZES)
     image = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
     outputs, variables = network.model.init_with_output(
         jax.random.key(1), image, train=False
@@ -84,7 +85,7 @@ def test_no_gradient_reaches_the_teacher():
     state = init_state(
         variables, method.init(jax.random.key(2), outputs, outputs), network.tx
     )
-    step = steps.make_student_step(network, method, BatchAxis())
+    step = steps.make_student_step(network, method.whole, BatchAxis())
     batch = Batch(image, jnp.arange(4))
 
     def loss_of(teacher_outputs):
@@ -352,9 +353,7 @@ def test_micro_batches_change_nothing_without_batchnorm(batch_size):
 
 def test_micro_batches_normalise_each_part_by_its_own_statistics():
     """By hand: two forward passes with their own BatchNorm, one loss over both."""
-    network = steps.Network(
-        make_model("tiny_cnn", 10), *_sgd(tiny.config().teacher.optim)
-    )
+    network = Network(make_model("tiny_cnn", 10), *_sgd(tiny.config().teacher.optim))
     image = jax.random.normal(jax.random.key(0), (8, 8, 8, 3))
     batch = Batch(image, jnp.arange(8))
     variables = network.model.init(jax.random.key(1), image, train=False)
@@ -375,8 +374,10 @@ def test_micro_batches_normalise_each_part_by_its_own_statistics():
         return -log_probs[jnp.arange(8), batch.label].mean(), stats
 
     grads, stats = jax.grad(loss, has_aux=True)(variables["params"])
-    step = steps.make_teacher_step(network._replace(micro_batches=2), BatchAxis())
-    new, _, _ = step(state, batch, jax.random.key(2))
+    labels = hard.make_loss(BatchAxis()).whole
+    network = network._replace(micro_batches=2)
+    step = steps.make_teacher_step(network, labels, BatchAxis())
+    new, _, _ = step(state, batch, jax.random.key(2), None)
     # The first update of SGD: -0.05 (g + 5e-4 w).
     expected = jax.tree.map(
         lambda w, g: w - 0.05 * (g + 5e-4 * w), variables["params"], grads
@@ -598,10 +599,10 @@ def test_a_head_for_soft_targets_needs_a_teacher(monkeypatch):
             return ModelOutput(x, x, x if train else None)
 
     monkeypatch.setitem(MODELS, "two_heads", TwoHeads)
-    with pytest.raises(ConfigError, match="config.teacher.model has a head that"):
+    with pytest.raises(ConfigError, match="teacher.model='two_heads' has a head"):
         _prepare(tiny.config(teacher__model="two_heads"))
     students = {"alone": student(plan="none", model="two_heads")}
-    with pytest.raises(ConfigError, match="config.students.alone.model has a head"):
+    with pytest.raises(ConfigError, match="alone.model='two_heads' has a head"):
         _prepare(tiny.config(students))
 
 
@@ -634,7 +635,8 @@ def test_compute_of_one_step():
         "spaced": student(plan="spaced"),
     }
     parts = experiment.build(tiny.config(students), data.load(tiny.config().data))
-    built = parts.networks(BatchAxis()).students
+    networks = parts.networks(BatchAxis())
+    built = networks.teacher, networks.students
     members = (
         Member("none"),
         Member("before"),
@@ -642,7 +644,7 @@ def test_compute_of_one_step():
         Member("ahead", 2),
         Member("running"),
     )
-    assert steps.passes_per_step(Lockstep(0, 1, members), built) == {
+    assert steps.passes_per_step(Lockstep(0, 1, members), *built) == {
         "teacher": (1, 1),
         "none": (1, 1),
         "before": (1, 1),
@@ -650,7 +652,8 @@ def test_compute_of_one_step():
         "ahead": (2, 1),
         "running": (2, 1),
     }
-    assert steps.passes_per_step(Replay("spaced", 0, 1, 1), built) == {"spaced": (2, 1)}
+    replay = steps.passes_per_step(Replay("spaced", 0, 1, 1), *built)
+    assert replay == {"spaced": (2, 1)}
 
 
 def test_schedule_counts_equal_the_states_own(tmp_path):

@@ -397,7 +397,7 @@ def test_streamed_evaluation_counts_every_image_once(build, devices):
     crop = host_crop.host_crop_of(config.data, SIDE)
     images = np.stack([host_crop.eval_pixels(test.open(i), crop) for i in range(24)])
     group = parts.groups[0]
-    model = parts.networks(group.axis).teacher.model
+    model = parts.networks(group.axis).teacher.network.model
     spec = AugmentSpec(0, False, 0.0, imagenet.MEAN, imagenet.STD, padded=False)
     predict = evaluate.make_predict(model, group, 24, 24, spec)
     expected = predict(state.variables, group.put(images)).logits

@@ -3,6 +3,7 @@
 import functools
 
 from spaced_kd.config import Config, base_config, from_config_dict, student
+from spaced_kd.methods.base import Sizes
 from spaced_kd.models.mlp import MLP
 from spaced_kd.models.small_cnn import SmallCNN
 
@@ -47,6 +48,16 @@ NETWORKS = {
     # A trunk of the same names: its baseline starts from the same weights.
     "tiny_branches": functools.partial(SmallCNN, channels=(4, 4, 4), branches=True),
 }
+SIZES = Sizes(
+    updates=100,
+    steps_per_epoch=10,
+    batch_size=6,
+    num_examples=60,
+    num_classes=10,
+    image_shape=(8, 8, 3),
+)
+"""For a method on its own."""
+
 SELF_KD = {
     "teacher__model": "none",
     "student__model": "tiny_branches",

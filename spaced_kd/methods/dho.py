@@ -14,26 +14,26 @@ Ours: a DeiT with a distillation token will do, whose heads read one token each,
 whose evaluation is the mean of both heads' logits.
 """
 
-from spaced_kd.config import StudentConfig
-from spaced_kd.methods.base import Method, make_mixture
+from spaced_kd.config import MethodConfig
+from spaced_kd.methods.base import Method, Sizes, make_mixture
 from spaced_kd.parallel import BatchAxis
 
 
-def make(config: StudentConfig, axis: BatchAxis, updates: int) -> Method:
+def make(config: MethodConfig, axis: BatchAxis, sizes: Sizes) -> Method:
     """Return the method with the weights of `config`.
 
     Raises:
       ConfigError: unknown soft loss.
     """
-    del updates
+    del sizes
     mixture = make_mixture(config, axis)
 
     def init(key, student, teacher):
         del key, student, teacher
         return {}
 
-    def loss(params, student, teacher, batch, step):
-        del params, step
+    def loss(params, student, teacher, batch, now):
+        del params, now
         return mixture(student, teacher.logits, batch)
 
     return Method(init, loss, needs_soft_head=True)

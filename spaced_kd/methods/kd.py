@@ -13,9 +13,9 @@ import flax.linen as nn
 import jax
 
 from spaced_kd import losses, registry
-from spaced_kd.config import StudentConfig
+from spaced_kd.config import MethodConfig
 from spaced_kd.layers import Dense
-from spaced_kd.methods.base import Method, make_mixture
+from spaced_kd.methods.base import Method, Sizes, make_mixture
 from spaced_kd.parallel import BatchAxis
 
 
@@ -31,13 +31,13 @@ class FeatureAdaptor(nn.Module):
         return Dense(self.teacher_dim)(nn.relu(Dense(middle)(features)))
 
 
-def make(config: StudentConfig, axis: BatchAxis, updates: int) -> Method:
+def make(config: MethodConfig, axis: BatchAxis, sizes: Sizes) -> Method:
     """Return the method with the weights and losses of `config`.
 
     Raises:
       ConfigError: unknown soft or feature loss.
     """
-    del updates
+    del sizes
     mixture = make_mixture(config, axis)
     feature_fn = registry.lookup(
         losses.FEATURE_LOSSES, config.feature_loss, "student.feature_loss"
@@ -49,8 +49,8 @@ def make(config: StudentConfig, axis: BatchAxis, updates: int) -> Method:
         adaptor = FeatureAdaptor(teacher.features.shape[-1])
         return adaptor.init(key, student.features)["params"]
 
-    def loss(params, student, teacher, batch, step):
-        del step
+    def loss(params, student, teacher, batch, now):
+        del now
         total, metrics = mixture(student, teacher.logits, batch)
         if config.feature_weight:
             adaptor = FeatureAdaptor(teacher.features.shape[-1])

@@ -21,8 +21,8 @@ the cross-entropy in place of the distance, the same target is method `kd` with
 import jax
 
 from spaced_kd import losses
-from spaced_kd.config import StudentConfig
-from spaced_kd.methods.base import Method, taught_logits
+from spaced_kd.config import MethodConfig
+from spaced_kd.methods.base import Method, Sizes, taught_logits
 from spaced_kd.parallel import BatchAxis
 
 
@@ -46,20 +46,20 @@ def label_distance(
     return losses.squared_distance(jax.nn.softmax(logits), target)
 
 
-def make(config: StudentConfig, axis: BatchAxis, updates: int) -> Method:
+def make(config: MethodConfig, axis: BatchAxis, sizes: Sizes) -> Method:
     """Return the method with the share of `config`.
 
     Its metrics hard_loss and soft_loss are the two mean distances.
     """
-    del updates
+    del sizes
     share = config.kd_weight
 
     def init(key, student, teacher):
         del key, student, teacher
         return {}
 
-    def loss(params, student, teacher, batch, step):
-        del params, step
+    def loss(params, student, teacher, batch, now):
+        del params, now
         hard = label_distance(student.logits, batch.label, config.label_smoothing)
         soft = losses.squared_distance(
             jax.nn.softmax(taught_logits(student)), jax.nn.softmax(teacher.logits)

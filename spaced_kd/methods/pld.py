@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from spaced_kd import losses
-from spaced_kd.config import StudentConfig
-from spaced_kd.methods.base import Method
+from spaced_kd.config import MethodConfig
+from spaced_kd.methods.base import Method, Sizes
 from spaced_kd.parallel import BatchAxis
 
 
@@ -52,20 +52,20 @@ def plackett_luce(
     return jnp.sum(weights * (remaining - chosen), axis=-1)
 
 
-def make(config: StudentConfig, axis: BatchAxis, updates: int) -> Method:
+def make(config: MethodConfig, axis: BatchAxis, sizes: Sizes) -> Method:
     """Return the method at the temperature of `config`.
 
     Its metric hard_loss, the cross-entropy, is measured for comparison and is no part
     of the loss.
     """
-    del updates
+    del sizes
 
     def init(key, student, teacher):
         del key, student, teacher
         return {}
 
-    def loss(params, student, teacher, batch, step):
-        del params, step
+    def loss(params, student, teacher, batch, now):
+        del params, now
         logits = student.logits
         if student.soft_logits is not None:
             logits = (logits + student.soft_logits) / 2

@@ -16,16 +16,16 @@ import jax
 from jax import lax
 
 from spaced_kd import losses, registry, state
-from spaced_kd.config import StudentConfig
+from spaced_kd.config import MethodConfig
 from spaced_kd.layers import Dense
-from spaced_kd.methods.base import Method, make_soft_loss
+from spaced_kd.methods.base import Method, Sizes, make_soft_loss
 from spaced_kd.parallel import BatchAxis
 from spaced_kd.types import exit_name
 
 _BRANCHES_OF_A_RESNET = 3
 
 
-def make(config: StudentConfig, axis: BatchAxis, updates: int) -> Method:
+def make(config: MethodConfig, axis: BatchAxis, sizes: Sizes) -> Method:
     """Return the method with the weights and losses of `config`.
 
     Of its metrics, loss = hard_loss + (1 - alpha) branch_hard_loss + alpha soft_loss +
@@ -35,7 +35,7 @@ def make(config: StudentConfig, axis: BatchAxis, updates: int) -> Method:
     Raises:
       ConfigError: unknown soft or feature loss.
     """
-    del updates
+    del sizes
     soft_fn = make_soft_loss(config)
     hard_fn = lambda z, y: losses.cross_entropy(z, y, config.label_smoothing)
     feature_fn = registry.lookup(
@@ -84,8 +84,8 @@ def make(config: StudentConfig, axis: BatchAxis, updates: int) -> Method:
             total += feature_fn(features, teacher, batch.mask, axis)
         return total
 
-    def loss(params, student, teacher, batch, step):
-        del teacher, step
+    def loss(params, student, teacher, batch, now):
+        del teacher, now
         count = student.branch_logits.shape[1]
         mean = config.branch_reduction == "mean_times_3"
         weight = _BRANCHES_OF_A_RESNET / count if mean else 1.0
@@ -104,5 +104,5 @@ def make(config: StudentConfig, axis: BatchAxis, updates: int) -> Method:
             metrics["feature_loss"] = features
         return total, metrics
 
-    trains = (state.METHOD, state.BRANCHES)
+    trains = (state.TRUNK, state.METHOD, state.BRANCHES)
     return Method(init, loss, needs_teacher=False, trains=trains)

@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from spaced_kd.config import StudentConfig
-from spaced_kd.methods.base import Method, make_mixture, taught_logits
+from spaced_kd.config import MethodConfig
+from spaced_kd.methods.base import Method, Sizes, make_mixture, taught_logits
 from spaced_kd.parallel import BatchAxis
 
 _NEVER = -1e30
@@ -60,21 +60,21 @@ def sinkhorn_distance(
     return jnp.sum(jnp.exp(log_plan) * cost) / count
 
 
-def make(config: StudentConfig, axis: BatchAxis, updates: int) -> Method:
+def make(config: MethodConfig, axis: BatchAxis, sizes: Sizes) -> Method:
     """Return the method with the weights of `config`.
 
     Raises:
       ConfigError: unknown soft loss.
     """
-    del updates
+    del sizes
     mixture = make_mixture(config, axis)
 
     def init(key, student, teacher):
         del key, student, teacher
         return {}
 
-    def loss(params, student, teacher, batch, step):
-        del params, step
+    def loss(params, student, teacher, batch, now):
+        del params, now
         total, metrics = mixture(student, teacher.logits, batch)
         soften = lambda logits: jax.nn.softmax(logits / config.temperature)
         distance = sinkhorn_distance(

@@ -1,6 +1,6 @@
 """What every architecture has in common."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import flax.linen as nn
 import jax
@@ -31,12 +31,19 @@ class Model(nn.Module):
     dtype: of activations and of the kernels they meet; parameters, BatchNorm
       statistics, logits and features are float32.
     remat: compute each block's activations again in the backward pass.
+    with_maps: give `ModelOutput.maps`, which some methods compare; changes nothing
+      else.
     """
 
     num_classes: int
     axis: BatchAxis = BatchAxis()
     dtype: Dtype = jnp.float32
     remat: bool = False
+    with_maps: bool = False
+
+    def kept(self, maps: Iterable[jax.Array]) -> tuple[jax.Array, ...]:
+        """Return `ModelOutput.maps`: these, if the network was asked for them."""
+        return tuple(maps) if self.with_maps else ()
 
 
 class TwoHeaded(Model):

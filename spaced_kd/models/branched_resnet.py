@@ -52,7 +52,8 @@ class BranchedResNet(ResNet):
         for number in (3, 2, 1):
             x = branch(number, stages[number - 1], last.shape[-1], train, mask)
             exits.append(self._exit(f"branch{number}_head", x))
-        return self.with_second_head(join_exits(exits), train)
+        outputs = join_exits(exits)._replace(maps=self.kept([*stages, last]))
+        return self.with_second_head(outputs, train)
 
     def _exit(self, name: str, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         features = pooled(x)

@@ -7,6 +7,7 @@ token and head; the network without knowledge distillation has not.
 """
 
 import functools
+from collections.abc import Iterator
 
 import flax.linen as nn
 import jax
@@ -51,12 +52,14 @@ class DeiT(Model):
         features are the normalised class token [b, dim]. A distilled network returns
         both heads in training, and in eval mode their mean as logits. Branches follow
         block depth - 1, ..., 1: [b, depth - 1, num_classes] and [b, depth - 1, dim].
+        maps are the patches after every quarter of the blocks.
 
         Raises:
           ConfigError: the patches do not fit the image.
         """
         del mask
-        *shallow, last = self._states(image, train)
+        *shallow, last = states = self._states(image, train)
+        maps = self.kept(self._maps(image, states))
         tokens = layer_norm(dtype=jnp.float32, name="norm")(
             last[:, : 1 + self.distilled]
         )
@@ -70,13 +73,22 @@ class DeiT(Model):
                 align_init="normal",
                 head_init="zeros",
             )
-            return join_exits([(logits, features), *branches])
+            return join_exits([(logits, features), *branches])._replace(maps=maps)
         if not self.distilled:
-            return ModelOutput(logits, features)
+            return ModelOutput(logits, features, maps=maps)
         soft = Dense(self.num_classes, "zeros", name="head_dist")(tokens[:, 1])
         if train:
-            return ModelOutput(logits, features, soft)
-        return ModelOutput((logits + soft) / 2, features)
+            return ModelOutput(logits, features, soft, maps=maps)
+        return ModelOutput((logits + soft) / 2, features, maps=maps)
+
+    def _maps(self, image: jax.Array, states: list[jax.Array]) -> Iterator[jax.Array]:
+        b, rows, columns = (
+            image.shape[0],
+            *(s // self.patch_size for s in image.shape[1:3]),
+        )
+        for quarter in range(1, 5):
+            patches = states[-(-self.depth * quarter // 4) - 1][:, 1 + self.distilled :]
+            yield patches.reshape(b, rows, columns, self.dim)
 
     def _states(self, image: jax.Array, train: bool) -> list[jax.Array]:
         """Return the tokens [b, n, dim] after each block."""

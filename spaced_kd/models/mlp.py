@@ -21,8 +21,10 @@ class MLP(TwoHeaded):
     ) -> ModelOutput:
         """Classify [b, H, W, C]; nothing here needs `mask`."""
         del mask
-        x = image.reshape(image.shape[0], -1)
+        x, maps = image.reshape(image.shape[0], -1), []
         for width in self.widths:
             x = nn.relu(Dense(width)(x))
-        outputs = ModelOutput(Dense(self.num_classes)(x), x)
+            maps.append(x[:, None, None])
+        logits = Dense(self.num_classes)(x)
+        outputs = ModelOutput(logits, x, maps=self.kept(maps))
         return self.with_second_head(outputs, train)

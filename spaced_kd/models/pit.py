@@ -62,17 +62,17 @@ class PiT(Model):
 
         features are the normalised class token [b, last width]. Branches follow the
         last block but one, ..., the first: [b, blocks - 1, num_classes] and
-        [b, blocks - 1, last width].
+        [b, blocks - 1, last width]. maps are the grids of the stages.
 
         Raises:
           ConfigError: the patches do not fit the image, or cannot overlap by half.
         """
         del mask
-        *shallow, last = self._tokens(image, train)
+        (*shallow, last), grids = self._tokens(image, train)
         features = layer_norm(dtype=jnp.float32, name="norm")(last)
         logits = Dense(self.num_classes, name="head")(features)
         if not self.branches:
-            return ModelOutput(logits, features)
+            return ModelOutput(logits, features, maps=self.kept(grids))
         branches = token_branches(
             shallow,
             features.shape[-1],
@@ -80,13 +80,16 @@ class PiT(Model):
             align_init="torch",
             head_init="torch",
         )
-        return join_exits([(logits, features), *branches])
+        outputs = join_exits([(logits, features), *branches])
+        return outputs._replace(maps=self.kept(grids))
 
-    def _tokens(self, image: jax.Array, train: bool) -> list[jax.Array]:
-        """Return the class token [b, width of the stage] after each block."""
+    def _tokens(
+        self, image: jax.Array, train: bool
+    ) -> tuple[list[jax.Array], list[jax.Array]]:
+        """Return the class token [b, width] after each block, each stage's grid."""
         token, grid = self._embed(image.astype(self.dtype))
         block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
-        tokens = []
+        tokens, grids = [], []
         for stage, (depth, heads) in enumerate(
             zip(self.depths, self.heads, strict=True)
         ):
@@ -100,7 +103,8 @@ class PiT(Model):
                 x = block(heads, rate, self.axis, "torch", name=name)(x, train)
                 tokens.append(x[:, 0])
             token, grid = x[:, :1], x[:, 1:].reshape(b, rows, columns, width)
-        return tokens
+            grids.append(grid)
+        return tokens, grids
 
     def _embed(self, image: jax.Array) -> tuple[jax.Array, jax.Array]:
         if self.patch_size % 2:

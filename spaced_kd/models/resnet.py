@@ -92,9 +92,11 @@ class ResNet(TwoHeaded):
         self, image: jax.Array, *, train: bool, mask: jax.Array | None = None
     ) -> ModelOutput:
         """Classify [b, H, W, C]; features are the pooled last stage [b, width]."""
-        features = pooled(self.stages(image, train, mask)[-1])
+        stages = self.stages(image, train, mask)
+        features = pooled(stages[-1])
         logits = Dense(self.num_classes, name="head")(features)
-        return self.with_second_head(ModelOutput(logits, features), train)
+        outputs = ModelOutput(logits, features, maps=self.kept(stages))
+        return self.with_second_head(outputs, train)
 
     def stages(
         self, image: jax.Array, train: bool, mask: jax.Array | None

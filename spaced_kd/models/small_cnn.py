@@ -27,15 +27,16 @@ class SmallCNN(TwoHeaded):
         self, image: jax.Array, *, train: bool, mask: jax.Array | None = None
     ) -> ModelOutput:
         """Classify [b, H, W, C]; the last branch follows the first convolution."""
-        x, means = image.astype(self.dtype), []
+        x, maps = image.astype(self.dtype), []
         for place, channels in enumerate(self.channels):
             x = Conv(channels, stride=1 if place == 0 else 2)(x)
             x = nn.relu(BatchNorm(self.axis)(x, train=train, mask=mask))
-            means.append(pooled(x))
-        *shallow, features = means
+            maps.append(x)
+        *shallow, features = map(pooled, maps)
         logits = Dense(self.num_classes)(features)
         if not self.branches:
-            return self.with_second_head(ModelOutput(logits, features), train)
+            outputs = ModelOutput(logits, features, maps=self.kept(maps))
+            return self.with_second_head(outputs, train)
         exits = [(logits, features)]
         for number in range(len(shallow), 0, -1):
             name = f"branch{number}"
@@ -43,7 +44,8 @@ class SmallCNN(TwoHeaded):
             hidden = nn.relu(align(shallow[number - 1]))
             head = Dense(self.num_classes, name=f"{name}_head")
             exits.append((head(hidden), hidden))
-        return self.with_second_head(join_exits(exits), train)
+        outputs = join_exits(exits)._replace(maps=self.kept(maps))
+        return self.with_second_head(outputs, train)
 
 
 small_cnn_branches = functools.partial(SmallCNN, branches=True)

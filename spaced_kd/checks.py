@@ -1,0 +1,197 @@
+"""What a config can ask for and no run can do, found before anything is trained.
+
+Each function raises a ConfigError of one line: what, the value, what to do.
+"""
+
+from spaced_kd import registry
+from spaced_kd.config import (
+    NO_TEACHER,
+    TWO_WAY,
+    WITH_BRANCHES,
+    WITHOUT_TEACHER,
+    Config,
+    StudentConfig,
+    TeacherConfig,
+)
+from spaced_kd.errors import ConfigError
+from spaced_kd.methods import METHODS
+from spaced_kd.methods.base import Method
+from spaced_kd.models import MODELS
+from spaced_kd.parallel import SeedGroup
+from spaced_kd.state import BRANCHES, SOFT_HEAD
+from spaced_kd.types import ENSEMBLE, ModelOutput
+
+
+def networks_named(config: Config) -> None:
+    """Refuse a method whose teacher is not there, or not the one that it needs."""
+    if config.teacher.model != NO_TEACHER:
+        _teacher(config)
+    for name, student in config.students.items():
+        field = f"config.students.{name}.method"
+        registry.lookup(METHODS, student.method, field)
+        field = f"{field}='{student.method}'"
+        if student.method == "shake" and not config.teacher.stage:
+            raise ConfigError(
+                f"{field} needs a trained teacher that stays as it is; train it in a "
+                "stage and name it in config.teacher.stage."
+            )
+        if config.teacher.model != NO_TEACHER:
+            if student.method == "dml":
+                raise ConfigError(
+                    f"{field} owns both of its networks and can share no teacher; set "
+                    "config.teacher.model='none', and give other students a run of "
+                    "their own."
+                )
+        elif student.method not in WITHOUT_TEACHER:
+            raise ConfigError(
+                f"{field} needs a teacher, but config.teacher.model='none'; name a "
+                "model there, or set method='self_kd' or plan='none'."
+            )
+
+
+def _teacher(config: Config) -> None:
+    teacher, tutor = config.teacher, config.tutor.stage
+    registry.lookup(METHODS, teacher.method, "config.teacher.method")
+    field = f"config.teacher.method='{teacher.method}'"
+    if teacher.stage:
+        if teacher.method != "hard" or tutor:
+            raise ConfigError(
+                f"config.teacher.stage='{teacher.stage}' brings a trained teacher that "
+                "learns no more; leave config.teacher.method at 'hard' and "
+                "config.tutor.stage empty."
+            )
+        for name, student in config.students.items():
+            if student.plan == "constant_ahead":
+                raise ConfigError(
+                    f"config.students.{name}.plan='constant_ahead' needs a teacher "
+                    "that trains, but config.teacher.stage brings a trained one; take "
+                    "plan='online'."
+                )
+        return
+    if teacher.method in (*WITH_BRANCHES, *TWO_WAY):
+        raise ConfigError(
+            f"{field} is for students; give the teacher 'hard', 'dlb', 'ps_kd', or a "
+            "method that learns from config.tutor."
+        )
+    if bool(tutor) == (teacher.method in WITHOUT_TEACHER):
+        needed = "learns from no tutor; leave config.tutor.stage empty, or set 'kd'"
+        if not tutor:
+            needed = "needs a trained network to learn from; name it in config.tutor"
+            needed += ".stage, or set method='hard'"
+        raise ConfigError(f"{field} {needed}.")
+
+
+def training(config: Config) -> None:
+    """Refuse initial weights and clocks that nothing stands behind."""
+    for name, student in config.students.items():
+        _init(name, student, config.teacher)
+    if config.teacher.optim.schedule_clock != "own":
+        raise ConfigError(
+            "config.teacher.optim.schedule_clock='teacher' says nothing; set 'own'."
+        )
+    for name, student in config.students.items():
+        stands = "in plan 'offline', where the teacher has stopped"
+        if config.teacher.stage:
+            stands = "where config.teacher.stage brings a trained teacher"
+        elif student.plan != "offline":
+            continue
+        if student.optim.schedule_clock == "teacher":
+            raise ConfigError(
+                f"config.students.{name}.optim.schedule_clock='teacher' stands still "
+                f"{stands}; set 'own'."
+            )
+
+
+def _init(name: str, student: StudentConfig, teacher: TeacherConfig) -> None:
+    if student.init == "same" and teacher.model == NO_TEACHER:
+        raise ConfigError(
+            f"config.students.{name}.init='same' asks for the teacher's weights, "
+            "but config.teacher.model='none'; set init='different'."
+        )
+    alike = (student.model, student.arch) == (teacher.model, teacher.arch)
+    if student.init == "same" and not alike:
+        raise ConfigError(
+            f"config.students.{name}.init='same' needs the teacher's architecture, "
+            f"but model='{student.model}' and the teacher's '{teacher.model}', or "
+            "their fields of arch, differ; set init='different'."
+        )
+
+
+def micro_batches(config: Config, groups: tuple[SeedGroup, ...]) -> None:
+    """Refuse parts that a device's share of the batch does not divide into."""
+    for group in groups:
+        share = config.data.batch_size // len(group.devices)
+        if share % config.micro_batches:
+            raise ConfigError(
+                f"config.micro_batches={config.micro_batches} does not divide the "
+                f"{share} examples of a batch that a device sees; give a divisor."
+            )
+
+
+def teacher_outputs(
+    config: TeacherConfig, method: Method, outputs: ModelOutput
+) -> None:
+    """Refuse a teacher with a head that nothing trains, or without one that is due."""
+    _refuse_soft_head(method, outputs, f"config.teacher.model='{config.model}'")
+    _refuse_one_head(config, method, outputs, "config.teacher")
+
+
+def student_outputs(
+    name: str, config: StudentConfig, method: Method, outputs: ModelOutput
+) -> None:
+    """Refuse a network that the method, or what is quoted of it, does not fit."""
+    field = f"config.students.{name}"
+    _refuse_soft_head(method, outputs, f"{field}.model='{config.model}'")
+    _refuse_one_head(config, method, outputs, field)
+    _refuse_branches_amiss(config, method, outputs, field)
+    # The baseline inherits the field from `config.student` and may ignore it.
+    if config.shuffle_teacher and not method.needs_teacher and config.plan != "none":
+        raise ConfigError(
+            f"{field}.shuffle_teacher=True would do nothing, because method="
+            f"'{config.method}' sees no teacher's outputs; set it to False."
+        )
+
+
+def _refuse_soft_head(method: Method, outputs: ModelOutput, field: str) -> None:
+    if outputs.soft_logits is not None and SOFT_HEAD not in method.trains:
+        raise ConfigError(
+            f"{field} has a head that only soft targets train, and this "
+            "network has no teacher; choose the model without it, or set its "
+            "arch.second_head=False."
+        )
+
+
+def _refuse_one_head(
+    config: StudentConfig | TeacherConfig,
+    method: Method,
+    outputs: ModelOutput,
+    field: str,
+) -> None:
+    if method.needs_soft_head and outputs.soft_logits is None:
+        raise ConfigError(
+            f"{field}.method='{config.method}' needs a network with two heads, but "
+            f"model='{config.model}' has one; set {field}.arch.second_head=True "
+            "(ResNets, small_cnn, mlp), or take 'deit_tiny_distilled'."
+        )
+
+
+def _refuse_branches_amiss(
+    config: StudentConfig, method: Method, outputs: ModelOutput, field: str
+) -> None:
+    trains = BRANCHES in method.trains
+    if trains and outputs.branch_logits is None:
+        raise ConfigError(
+            f"{field}.method='{config.method}' needs a network with several exits, but "
+            f"model='{config.model}' has one; take '{_with_branches(config.model)}'."
+        )
+    if config.quote == ENSEMBLE and not trains:
+        raise ConfigError(
+            f"{field}.quote='ensemble' quotes branches that method='{config.method}' "
+            "does not train; set quote='deepest', or method='self_kd'."
+        )
+
+
+def _with_branches(model: str) -> str:
+    known = [name for name in MODELS if name.endswith("_branches")]
+    own = f"{model}_branches"
+    return own if own in known else "' or '".join(known)
