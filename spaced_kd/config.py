@@ -338,6 +338,15 @@ class MethodConfig:
         "which gives any number of branches the weight of a ResNet's three",
         choices=("sum", "mean_times_3"),
     )
+    ofa_weight: float = option(
+        1.0, "ofa: weight of the exit branches' losses beside the logits'", low=0.0
+    )
+    ofa_gamma: float = option(
+        1.0,
+        "ofa: exponent that enhances the label in the target (released: 1 for "
+        "CIFAR-100, 1.5 for ImageNet)",
+        above=0.0,
+    )
     sinkd_weight: float = option(
         0.8, "sinkd: weight of the Sinkhorn distance, a mean over the batch", low=0.0
     )
