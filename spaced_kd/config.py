@@ -210,6 +210,20 @@ class ArchConfig:
         "released self KD) or bottleneck (Be Your Own Teacher, ICCV 2019)",
         choices=("separable", "bottleneck"),
     )
+    second_head: bool = option(
+        False,
+        "ResNets, small_cnn, mlp: a second head on the same features, which soft "
+        "targets train and which evaluation mixes in (Kang et al. 2025)",
+    )
+    second_head_share: float = option(
+        0.5,
+        "second head: its share of the evaluated probabilities (1 - alpha there)",
+        low=0.0,
+        high=1.0,
+    )
+    second_head_temperature: float = option(
+        0.5, "second head: softmax temperature in evaluation (beta there)", above=0.0
+    )
     patch_size: int = option(
         16, "transformers: side of a patch, pixels (released: 16)", low=1
     )
@@ -323,6 +337,15 @@ class MethodConfig:
         "self KD: how the branches' losses add up: sum (paper Eq. 4), or mean_times_3, "
         "which gives any number of branches the weight of a ResNet's three",
         choices=("sum", "mean_times_3"),
+    )
+    ofa_weight: float = option(
+        1.0, "ofa: weight of the exit branches' losses beside the logits'", low=0.0
+    )
+    ofa_gamma: float = option(
+        1.0,
+        "ofa: exponent that enhances the label in the target (released: 1 for "
+        "CIFAR-100, 1.5 for ImageNet)",
+        above=0.0,
     )
     sinkd_weight: float = option(
         0.8, "sinkd: weight of the Sinkhorn distance, a mean over the batch", low=0.0

@@ -45,8 +45,11 @@ ALONE = [
     for name in config_lib.WITHOUT_TEACHER
     if name not in ("hard", *config_lib.WITH_BRANCHES)
 ]
+NEEDS = {"dho": {"arch": {"second_head": True}}}
 EVERY_METHOD = {
-    f"{method}_{plan}": student(plan=plan, method=method, space_interval_epochs=1.0)
+    f"{method}_{plan}": student(
+        plan=plan, method=method, space_interval_epochs=1.0, **NEEDS.get(method, {})
+    )
     for method in TAUGHT
     for plan in ("online", "spaced")
 } | {

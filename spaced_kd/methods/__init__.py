@@ -3,10 +3,13 @@
 from spaced_kd import registry
 from spaced_kd.config import MethodConfig
 from spaced_kd.methods import (
+    dho,
     dlb,
     dml,
     hard,
     kd,
+    label_mix,
+    ofa,
     pld,
     ps_kd,
     self_kd,
@@ -18,10 +21,13 @@ from spaced_kd.methods.base import Method, Sizes
 from spaced_kd.parallel import BatchAxis
 
 METHODS = {
+    "dho": dho.make,
     "dlb": dlb.make,
     "dml": dml.make,
     "hard": hard.make,
     "kd": kd.make,
+    "label_mix": label_mix.make,
+    "ofa": ofa.make,
     "pld": pld.make,
     "ps_kd": ps_kd.make,
     "self_kd": self_kd.make,
