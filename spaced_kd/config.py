@@ -324,6 +324,22 @@ class MethodConfig:
         "which gives any number of branches the weight of a ResNet's three",
         choices=("sum", "mean_times_3"),
     )
+    nd_weight: float = option(
+        1.0, "nd: weight of the norm-and-direction loss of the features", low=0.0
+    )
+    nd_window: int = option(
+        500, "nd: examples of a class that the teacher's mean of it is taken of", low=1
+    )
+    diswot_relation: float = option(
+        47.0,
+        "diswot: weight of the similarities between examples, a mean over the batch",
+        low=0.0,
+    )
+    diswot_semantic: float = option(
+        1.0,
+        "diswot: weight of the similarities between classes, a mean over the classes",
+        low=0.0,
+    )
     sinkd_weight: float = option(
         0.8, "sinkd: weight of the Sinkhorn distance, a mean over the batch", low=0.0
     )

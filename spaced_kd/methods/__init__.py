@@ -2,15 +2,29 @@
 
 from spaced_kd import registry
 from spaced_kd.config import MethodConfig
-from spaced_kd.methods import dlb, dml, hard, kd, pld, ps_kd, self_kd, sinkd, taid
+from spaced_kd.methods import (
+    diswot,
+    dlb,
+    dml,
+    hard,
+    kd,
+    nd,
+    pld,
+    ps_kd,
+    self_kd,
+    sinkd,
+    taid,
+)
 from spaced_kd.methods.base import Method, Sizes
 from spaced_kd.parallel import BatchAxis
 
 METHODS = {
+    "diswot": diswot.make,
     "dlb": dlb.make,
     "dml": dml.make,
     "hard": hard.make,
     "kd": kd.make,
+    "nd": nd.make,
     "pld": pld.make,
     "ps_kd": ps_kd.make,
     "self_kd": self_kd.make,
