@@ -331,7 +331,7 @@ class MethodConfig:
         500, "nd: examples of a class that the teacher's mean of it is taken of", low=1
     )
     diswot_relation: float = option(
-        47.0,
+        1.0,
         "diswot: weight of the similarities between examples, a mean over the batch",
         low=0.0,
     )

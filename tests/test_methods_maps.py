@@ -12,7 +12,7 @@ from jax.test_util import check_grads
 from spaced_kd.config import StudentConfig
 from spaced_kd.methods import make_method
 from spaced_kd.methods.base import Now, Sizes
-from spaced_kd.methods.diswot import class_weights, relation_gap, semantic_gap
+from spaced_kd.methods.diswot import relation_gap, semantic_gap
 from spaced_kd.methods.nd import follow_means, norm_and_direction
 from spaced_kd.parallel import BATCH_AXIS, BatchAxis
 from spaced_kd.types import Batch, ModelOutput
@@ -40,7 +40,7 @@ def _network(seed, width, side, size=B):
 
 
 STUDENT, TEACHER = _network(0, NARROW, 2), _network(1, WIDE, 3)
-VALUES = STUDENT.logits, STUDENT.features, STUDENT.maps[-1]
+VALUES = STUDENT.logits, STUDENT.maps[-1]
 
 
 def _padded(net, padding, junk=9.0):
@@ -186,26 +186,16 @@ def _gap_by_hand(student, teacher):
     )
 
 
-def _class_weights_by_hand(logits, features):
-    total = np.zeros((C, features.shape[1]))
-    for z, f, label in zip(logits, features, LABELS, strict=True):
-        error = scipy.special.softmax(z)
-        error[label] -= 1
-        total += np.outer(error, f) / B
-    return total
-
-
-def _parts_by_hand(logits, features, maps):
+def _parts_by_hand(logits, maps):
     """Relation and semantic term of a student against TEACHER."""
-    weights = _class_weights_by_hand(TEACHER.logits, TEACHER.features)
     return (
         _gap_by_hand(maps.reshape(B, -1), TEACHER.maps[-1].reshape(B, -1)),
-        _gap_by_hand(_class_weights_by_hand(logits, features), weights),
+        _gap_by_hand(logits.T, TEACHER.logits.T),
     )
 
 
 def test_diswot_equals_its_formula():
-    """The deepest maps, of unlike size and width, and the classes' gradients."""
+    """The deepest maps, of unlike size and width, and the logits of each class."""
     fields = {"kd_weight": 0.4, "temperature": 2.0}
     method = _method("diswot", diswot_relation=30.0, diswot_semantic=7.0, **fields)
     pair = _padded(STUDENT, 0), _padded(TEACHER, 0)
@@ -217,47 +207,27 @@ def test_diswot_equals_its_formula():
     np.testing.assert_allclose(total, whole, rtol=1e-5)
 
 
-def test_class_weights_are_the_gradient_of_the_last_layer():
-    """By automatic differentiation of the mean cross-entropy, up to one scale."""
-    kernel = jnp.asarray(np.random.default_rng(7).normal(size=(NARROW, C)), jnp.float32)
-    features = jnp.asarray(STUDENT.features, jnp.float32)
-
-    def cross_entropy(kernel):
-        log_probs = jax.nn.log_softmax(features @ kernel)
-        return -log_probs[jnp.arange(B), LABELS].mean()
-
-    expected = jax.grad(cross_entropy)(kernel).T
-    got = class_weights(features @ kernel, features, jnp.asarray(LABELS), None, ALONE)
-    np.testing.assert_allclose(
-        got / jnp.linalg.norm(got), expected / jnp.linalg.norm(expected), atol=1e-6
-    )
-
-
 def test_diswot_is_blind_to_channels_and_scale():
     """Rotated channels and another length leave every similarity as it was."""
     rotation = np.linalg.qr(np.random.default_rng(8).normal(size=(WIDE, WIDE)))[0]
-    turned = lambda x: jnp.asarray(3 * x @ rotation, jnp.float32)
-    maps = TEACHER.maps[-1]
-    straight = jnp.asarray(maps, jnp.float32)
-    assert float(relation_gap(turned(maps), straight, None, ALONE)) < 1e-12
-    weights = _class_weights_by_hand(TEACHER.logits, TEACHER.features)
-    assert float(semantic_gap(turned(weights), jnp.asarray(weights))) < 1e-12
-
-
-def _gaps(logits, features, maps):
-    teacher = _padded(TEACHER, 0)
-    own, other = (
-        class_weights(*pair, jnp.asarray(LABELS), None, ALONE)
-        for pair in ((logits, features), (teacher.logits, teacher.features))
+    maps, logits = (
+        jnp.asarray(x, jnp.float32) for x in (TEACHER.maps[-1], TEACHER.logits)
     )
+    turned = jnp.asarray(3 * TEACHER.maps[-1] @ rotation, jnp.float32)
+    assert float(relation_gap(turned, maps, None, ALONE)) < 1e-11
+    assert float(semantic_gap(3 * logits, logits, None, ALONE)) < 1e-11
+
+
+def _gaps(logits, maps):
+    teacher = _padded(TEACHER, 0)
     relation = relation_gap(maps, teacher.maps[-1], None, ALONE)
-    return relation + semantic_gap(own, other)
+    return relation + semantic_gap(logits, teacher.logits, None, ALONE)
 
 
 def test_diswot_gradients_are_the_slopes_of_its_formula():
     """Along random directions, by central differences of the loops in float64."""
     start = [jnp.asarray(x, jnp.float32) for x in VALUES]
-    grads = jax.jit(jax.grad(_gaps, (0, 1, 2)))(*start)
+    grads = jax.jit(jax.grad(_gaps, (0, 1)))(*start)
     rng = np.random.default_rng(9)
     for k, grad in enumerate(grads):
         direction = rng.normal(size=grad.shape)
@@ -272,8 +242,19 @@ def test_diswot_gradients_are_the_slopes_of_its_formula():
 
 def test_diswot_gradients_of_a_dead_network_are_finite():
     dead = [jnp.zeros(x.shape) for x in VALUES]
-    grads = jax.jit(jax.grad(_gaps, (0, 1, 2)))(*dead)
+    grads = jax.jit(jax.grad(_gaps, (0, 1)))(*dead)
     assert all(np.isfinite(grad).all() for grad in grads)
+
+
+def test_diswot_aligns_the_head_that_soft_targets_train():
+    """A distillation head learns both terms of the logits, the other head none."""
+    method = _method("diswot", kd_weight=1.0)
+    student, teacher = _padded(STUDENT, 0), _padded(TEACHER, 0)
+    student = student._replace(soft_logits=student.logits[::-1])
+    loss = lambda net: method.loss({}, net, teacher, _batch(), Now(jnp.int32(0)))[0]
+    grads = jax.jit(jax.grad(loss))(student)
+    np.testing.assert_array_equal(grads.logits, 0)
+    assert jnp.abs(grads.soft_logits).max() > 0
 
 
 def _value(name, padding, junk=9.0):
