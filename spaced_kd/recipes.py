@@ -8,7 +8,7 @@ from typing import Any
 
 from spaced_kd import config as config_lib
 from spaced_kd import smoke
-from spaced_kd.config import NO_TEACHER, SELF_TAUGHT, ArchConfig, OptimConfig
+from spaced_kd.config import NO_TEACHER, WITH_BRANCHES, ArchConfig, OptimConfig
 
 ConfigDict = Any
 """An `ml_collections.ConfigDict`, whose fields no type checker knows."""
@@ -176,6 +176,36 @@ def cnn_among_transformers(network: ConfigDict) -> None:
     optim.warmup_epochs = optim.warmup_learning_rate = 0.0
 
 
+def born_again(config: ConfigDict) -> None:
+    """Set the loss of born-again networks (Furlanello et al., ICML 2018).
+
+    Labels and the teacher's probabilities count alike, at temperature 1, and features
+    do not count (docs/methods.md).
+    """
+    config.student.soft_loss = "soft_cross_entropy"
+    config.student.kd_weight = 0.5
+    config.student.temperature = 1.0
+    config.student.feature_weight = 0.0
+
+
+def stage(config: ConfigDict, model: str) -> ConfigDict:
+    """Return a run like another one that trains one network on the labels.
+
+    For `config.stages`, to be named as "STAGE/alone". Call it when the recipe is set,
+    before `follow`.
+
+    Args:
+      config: of the run that will learn from it.
+      model: what is trained.
+    """
+    own: ConfigDict = config.copy_and_resolve_references()
+    own.teacher.model = NO_TEACHER
+    own.student.model = model
+    own.students = {"alone": config_lib.student(plan="none")}
+    own.reference = ""
+    return own
+
+
 def follow(config: ConfigDict, variant: str) -> None:
     """Apply a config file's variant: whom to follow, or a run of a minute.
 
@@ -196,12 +226,14 @@ def follow(config: ConfigDict, variant: str) -> None:
     student, teacher = config.student, config.teacher
     if (student.model, student.arch) != (teacher.model, teacher.arch):
         student.init = "different"  # nothing to share, whatever the paper says
-    taught = student.method not in SELF_TAUGHT
+    taught = student.method not in WITH_BRANCHES
     transformers = "adamw" in (student.optim.name, teacher.optim.name)
     if config.compat == "released" and taught and transformers:
         _released_transformer_losses(config)
     if variant == "smoke":
         smoke.shrink(config)
+    for stage_config in config.stages.values():
+        follow(stage_config, variant)
 
 
 def _released_transformer_losses(config: ConfigDict) -> None:

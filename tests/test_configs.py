@@ -85,7 +85,8 @@ def test_every_variant_is_valid(name, variant):
 
 def _networks(resolved) -> set[str]:
     teacher = {"teacher"} if resolved.teacher.model != NO_TEACHER else set()
-    return teacher | set(resolved.students)
+    tutor = {"tutor"} if resolved.tutor.stage else set()
+    return teacher | tutor | set(resolved.students)
 
 
 # Rows of other tables have the networks of those of Table 1; two of Table 2 show the
@@ -97,8 +98,19 @@ PAIRS = {
     "paper/table9_resnet50",
     "paper/table9_10_deit_teaches_resnet18",
     "paper/table9_10_resnet56_teaches_pit",
+    "paper/table4_takd",
+    "paper/table4_shake",
 }
-REPEATED = ("table2", "table3", "table6", "table8", "table9", "table11", "figure3")
+REPEATED = (
+    "table2",
+    "table3",
+    "table4",
+    "table6",
+    "table8",
+    "table9",
+    "table11",
+    "figure3",
+)
 MADE = [n for n in FILES if n in BRANCHED | PAIRS or not any(t in n for t in REPEATED)]
 
 
@@ -109,7 +121,8 @@ def test_the_networks_of_a_config_fit_its_data(name):
     parts = experiment.build(resolved, _blank(resolved))
     (state, *_) = experiment.state_template(parts)
     assert set(state) == _networks(resolved)
-    leader = "teacher" if "teacher" in state else "baseline"
+    trains = "teacher" in state and not resolved.teacher.stage
+    leader = "teacher" if trains else "baseline"
     assert parts.updates[leader] == resolved.num_epochs * parts.clock.steps_per_epoch
 
 
@@ -249,7 +262,8 @@ def test_every_row_of_a_table_has_its_file():
         for net in nets - {"resnet18"}
         for data in ("cifar100", "tinyimagenet")
     }
-    pairs = {"9_resnet50", "9_resnet101"}
+    pairs = {"9_resnet50", "9_resnet101", "4_ban", "4_ban_generations", "4_takd"}
+    pairs |= {"4_dml", "4_shake", "4_dlb", "4_ps_kd"}
     pairs |= {f"9_10_resnet18_x{factor}" for factor in (2, 4, 8)}
     for net in ("deit", "pit"):
         pairs |= {f"9_10_{net}_teaches_resnet18", f"9_10_resnet56_teaches_{net}"}
@@ -261,6 +275,37 @@ def test_every_row_of_a_table_has_its_file():
         "paper/table11_constant_ahead",
         "paper/figure3_critical_period",
     }
+
+
+@pytest.mark.parametrize("variant", ["recommended", "small"])
+def test_chains_of_table_4_hold_together(variant):
+    """Who teaches whom, each network trained by the recipe of the run."""
+    takd = from_config_dict(_load("paper/table4_takd", variant))
+    nets = takd.tutor.model, takd.teacher.model, takd.student.model
+    assert (
+        nets
+        == {
+            "recommended": ("resnet50", "resnet34", "resnet18"),
+            "small": ("resnet110", "resnet20", "resnet8"),
+        }[variant]
+    )
+    assert takd.teacher.method == takd.students["takd"].method == "kd"
+    stage = takd.stages["tutor"]
+    assert stage.data == takd.data and stage.num_epochs == takd.num_epochs
+    assert stage.students["alone"].optim == takd.teacher.optim
+    shake = from_config_dict(_load("paper/table4_shake", variant))
+    assert shake.teacher.model == shake.stages["teacher"].students["alone"].model
+    assert {s.teacher_bn for s in shake.students.values()} == {"running"}
+
+
+def test_every_generation_learns_from_the_one_before():
+    config = from_config_dict(_load("paper/table4_ban_generations"))
+    for number in (2, 1, 0):
+        assert config.teacher.stage == f"gen{number}/alone"
+        config = config.stages[f"gen{number}"]
+        plans = {"alone": "online" if number else "none"}
+        assert {n: s.plan for n, s in config.students.items()} == plans
+    assert config.teacher.model == NO_TEACHER and not config.stages
 
 
 @pytest.mark.parametrize("name", [n for n in FILES if n.startswith("paper/")])

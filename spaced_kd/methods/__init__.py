@@ -12,6 +12,7 @@ from spaced_kd.methods import (
     pld,
     ps_kd,
     self_kd,
+    shake,
     sinkd,
     taid,
 )
@@ -28,6 +29,7 @@ METHODS = {
     "pld": pld.make,
     "ps_kd": ps_kd.make,
     "self_kd": self_kd.make,
+    "shake": shake.make,
     "sinkd": sinkd.make,
     "taid": taid.make,
 }
