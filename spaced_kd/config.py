@@ -347,6 +347,22 @@ class MethodConfig:
         "CIFAR-100, 1.5 for ImageNet)",
         above=0.0,
     )
+    nd_weight: float = option(
+        1.0, "nd: weight of the norm-and-direction loss of the features", low=0.0
+    )
+    nd_window: int = option(
+        500, "nd: examples of a class that the teacher's mean of it is taken of", low=1
+    )
+    diswot_relation: float = option(
+        1.0,
+        "diswot: weight of the similarities between examples, a mean over the batch",
+        low=0.0,
+    )
+    diswot_semantic: float = option(
+        1.0,
+        "diswot: weight of the similarities between classes, a mean over the classes",
+        low=0.0,
+    )
     sinkd_weight: float = option(
         0.8, "sinkd: weight of the Sinkhorn distance, a mean over the batch", low=0.0
     )
