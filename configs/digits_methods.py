@@ -13,13 +13,13 @@ teachers. mutual: DML. shake: with a teacher that a stage trains. Where spacing 
 the updates, METHOD_twice makes as many without it, and METHOD_longer in twice the
 epochs.
 Hardware: 2 CPU cores, about 10 minutes in all. docs/methods.md has the table.
-Variants: `:taught` (default), `:alone`, `:mutual`, `:shake`, `:smoke` (taught, a minute).
+Variants: `:taught` (default), `:alone`, `:mutual`, `:shake`, `:smoke` (seconds).
 """
 
 from spaced_kd import arms, recipes
 from spaced_kd.config import NO_TEACHER, base_config, student
 
-TAUGHT = ("kd", "pld", "sinkd", "taid")
+TAUGHT = ("kd", "pld", "sinkd", "taid", "nd", "diswot", "ofa", "dho", "label_mix")
 
 
 def get_config(variant: str = "taught"):
@@ -30,8 +30,10 @@ def get_config(variant: str = "taught"):
     config.teacher.model = "small_cnn"
     config.student.model = "small_cnn"
     config.reference = ""
-    if variant in ("taught", "smoke"):
+    if variant == "taught":
         methods = TAUGHT
+    elif variant == "smoke":
+        methods = TAUGHT[:2]
     elif variant == "alone":
         config.teacher.model = NO_TEACHER
         methods = ("dlb", "ps_kd")
@@ -47,7 +49,7 @@ def get_config(variant: str = "taught"):
             f"unknown variant '{variant}'; known: taught, alone, mutual, shake, smoke"
         )
     config.students = arms.plain_and_spaced(*methods)
-    if methods is not TAUGHT:
+    if methods[0] not in TAUGHT:
         config.students.update(arms.as_many_updates(*methods))
     config.students.baseline = student(plan="none")
     if variant == "smoke":

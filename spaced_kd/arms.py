@@ -112,7 +112,11 @@ METHOD_FIELDS: dict[str, dict[str, Any]] = {
     "nd": {},
     "diswot": {},
     "ofa": {"kd_weight": 0.5, "temperature": 1.0},
-    "dho": {"kd_weight": 0.5, "temperature": 2.0},
+    "dho": {
+        "kd_weight": 0.5,
+        "temperature": 2.0,
+        "arch": {"second_head": True},
+    },
     "label_mix": {"kd_weight": 0.4},
     "shake": {"temperature": 4.0},
     "dml": {"temperature": 1.0},
