@@ -137,8 +137,9 @@ def micro_batches(config: Config, groups: tuple[SeedGroup, ...]) -> None:
 def teacher_outputs(
     config: TeacherConfig, method: Method, outputs: ModelOutput
 ) -> None:
-    """Refuse a teacher with a head that nothing trains."""
+    """Refuse a teacher with a head that nothing trains, or without one that is due."""
     _refuse_soft_head(method, outputs, f"config.teacher.model='{config.model}'")
+    _refuse_one_head(config, method, outputs, "config.teacher")
 
 
 def student_outputs(
@@ -147,6 +148,7 @@ def student_outputs(
     """Refuse a network that the method, or what is quoted of it, does not fit."""
     field = f"config.students.{name}"
     _refuse_soft_head(method, outputs, f"{field}.model='{config.model}'")
+    _refuse_one_head(config, method, outputs, field)
     _refuse_branches_amiss(config, method, outputs, field)
     # The baseline inherits the field from `config.student` and may ignore it.
     if config.shuffle_teacher and not method.needs_teacher and config.plan != "none":
@@ -160,7 +162,22 @@ def _refuse_soft_head(method: Method, outputs: ModelOutput, field: str) -> None:
     if outputs.soft_logits is not None and SOFT_HEAD not in method.trains:
         raise ConfigError(
             f"{field} has a head that only soft targets train, and this "
-            "network has no teacher; choose the model without it."
+            "network has no teacher; choose the model without it, or set its "
+            "arch.second_head=False."
+        )
+
+
+def _refuse_one_head(
+    config: StudentConfig | TeacherConfig,
+    method: Method,
+    outputs: ModelOutput,
+    field: str,
+) -> None:
+    if method.needs_soft_head and outputs.soft_logits is None:
+        raise ConfigError(
+            f"{field}.method='{config.method}' needs a network with two heads, but "
+            f"model='{config.model}' has one; set {field}.arch.second_head=True "
+            "(ResNets, small_cnn, mlp), or take 'deit_tiny_distilled'."
         )
 
 

@@ -210,6 +210,20 @@ class ArchConfig:
         "released self KD) or bottleneck (Be Your Own Teacher, ICCV 2019)",
         choices=("separable", "bottleneck"),
     )
+    second_head: bool = option(
+        False,
+        "ResNets, small_cnn, mlp: a second head on the same features, which soft "
+        "targets train and which evaluation mixes in (Kang et al. 2025)",
+    )
+    second_head_share: float = option(
+        0.5,
+        "second head: its share of the evaluated probabilities (1 - alpha there)",
+        low=0.0,
+        high=1.0,
+    )
+    second_head_temperature: float = option(
+        0.5, "second head: softmax temperature in evaluation (beta there)", above=0.0
+    )
     patch_size: int = option(
         16, "transformers: side of a patch, pixels (released: 16)", low=1
     )
@@ -324,6 +338,31 @@ class MethodConfig:
         "which gives any number of branches the weight of a ResNet's three",
         choices=("sum", "mean_times_3"),
     )
+    ofa_weight: float = option(
+        1.0, "ofa: weight of the exit branches' losses beside the logits'", low=0.0
+    )
+    ofa_gamma: float = option(
+        1.0,
+        "ofa: exponent that enhances the label in the target (released: 1 for "
+        "CIFAR-100, 1.5 for ImageNet)",
+        above=0.0,
+    )
+    nd_weight: float = option(
+        1.0, "nd: weight of the norm-and-direction loss of the features", low=0.0
+    )
+    nd_window: int = option(
+        500, "nd: examples of a class that the teacher's mean of it is taken of", low=1
+    )
+    diswot_relation: float = option(
+        1.0,
+        "diswot: weight of the similarities between examples, a mean over the batch",
+        low=0.0,
+    )
+    diswot_semantic: float = option(
+        1.0,
+        "diswot: weight of the similarities between classes, a mean over the classes",
+        low=0.0,
+    )
     sinkd_weight: float = option(
         0.8, "sinkd: weight of the Sinkhorn distance, a mean over the batch", low=0.0
     )
@@ -357,6 +396,17 @@ class MethodConfig:
         "",
         "dml: the peer's architecture, a key of spaced_kd.models.MODELS; empty: the "
         "network's own",
+    )
+    shake_scale: float = option(
+        3.1415,
+        "shake: standard deviation that all logits of the losses are brought to, over "
+        "the classes, and their mean to 0; 0: logits as they are",
+        low=0.0,
+    )
+    shake_hard_weight: float = option(
+        1.0,
+        "shake: weight of the shadow head's loss on labels (1: released; 0: paper)",
+        low=0.0,
     )
     ps_kd_weight: float = option(
         0.8, "ps_kd: share of the network's own predictions at last", low=0.0, high=1.0
@@ -648,6 +698,10 @@ METHOD_CHOICES: dict[str, dict[str, dict[str, str]]] = {
     },
     "ps_kd": {compat: {"init": "different"} for compat in COMPAT},
     "dml": {
+        compat: {"soft_loss": "kl", "temperature_squared": "yes", "init": "different"}
+        for compat in COMPAT
+    },
+    "shake": {
         compat: {"soft_loss": "kl", "temperature_squared": "yes", "init": "different"}
         for compat in COMPAT
     },

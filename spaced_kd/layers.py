@@ -1,11 +1,11 @@
-"""Layers that flax has in another form: PyTorch's Dense, masked BatchNorm, pooling."""
+"""Layers that flax has in another form, or not at all."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from spaced_kd.conv import torch_uniform
+from spaced_kd.conv import Conv, DepthwiseConv, torch_uniform
 from spaced_kd.parallel import BatchAxis
 from spaced_kd.types import Dtype
 
@@ -94,3 +94,26 @@ class BatchNorm(nn.Module):
         divisor = jnp.maximum(count, 1)
         mean = total / divisor
         return mean, jnp.maximum(squares / divisor - jnp.square(mean), 0), count
+
+
+class SepConv(nn.Module):
+    """Two depthwise separable 3x3 convolutions; the first halves the image.
+
+    What exits on intermediate maps are made of (Zhang et al. 2021, Hao et al. 2023).
+    """
+
+    channels: int
+    axis: BatchAxis
+    weight_init: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None) -> jax.Array:
+        """Map [b, H, W, C_in] to [b, ceil(H / 2), ceil(W / 2), channels]."""
+        x = self._half(x, 1, 2, x.shape[-1], train, mask)
+        return self._half(x, 2, 1, self.channels, train, mask)
+
+    def _half(self, x, place: int, stride: int, channels: int, train: bool, mask):
+        x = DepthwiseConv(stride, self.weight_init, name=f"depthwise{place}")(x)
+        x = Conv(channels, 1, 1, self.weight_init, name=f"pointwise{place}")(x)
+        norm = BatchNorm(self.axis, name=f"sep_norm{place}")
+        return nn.relu(norm(x, train=train, mask=mask))

@@ -43,8 +43,9 @@ class ModelOutput(NamedTuple):
     logits: [B, num_classes] float32, before any softmax.
     features: [B, D] float32, the vector the last linear layer reads.
     soft_logits: [B, num_classes] float32, what the teacher's soft targets train where
-      a network has a head of its own for them (DeiT's distillation token); None: the
-      logits. A network in eval mode returns the mean of both heads as its logits.
+      a network has a head of its own for them (DeiT's distillation token; a second
+      head); None: the logits. In eval mode such a network's logits come of both heads,
+      and soft_logits is None.
     branch_logits: [B, K, num_classes] float32, of the K shallower exits ("branches") of
       a network that distils itself, from the deepest branch to the shallowest (ResNet:
       after stage 3, 2, 1), in train and in eval mode; logits and features are then

@@ -11,9 +11,10 @@ import pytest
 from spaced_kd import conv
 from spaced_kd.config import ArchConfig
 from spaced_kd.errors import ConfigError
+from spaced_kd.layers import SepConv
 from spaced_kd.models import make_model
 from spaced_kd.models.branched_resnet import BranchedResNet
-from spaced_kd.models.branches import PatchConv, SepConv
+from spaced_kd.models.branches import PatchConv
 from spaced_kd.parallel import BatchAxis
 
 SIZES = {"blocks": (1, 1, 1, 1), "base_width": 4}

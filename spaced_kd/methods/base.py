@@ -89,6 +89,7 @@ class Method(NamedTuple):
       them). With "branches", the student must have some.
     memory: what it keeps from update to update, beside trained parameters.
     needs_maps: whether it reads `ModelOutput.maps`.
+    needs_soft_head: whether the network must have a head of its own for soft targets.
     batches: how many batches, of equally many rows and each normalised by itself, an
       update passes through the network; more than one only with `Memory.extend`.
     lead, replay: of a method that trains two networks, what the first learns ahead and
@@ -102,6 +103,7 @@ class Method(NamedTuple):
     trains: tuple[str, ...] = (state.TRUNK, state.METHOD, state.SOFT_HEAD)
     memory: Memory | None = None
     needs_maps: bool = False
+    needs_soft_head: bool = False
     batches: int = 1
     lead: Phase | None = None
     replay: Phase | None = None
@@ -133,7 +135,7 @@ def make_soft_loss(
 
 
 def taught_logits(student: ModelOutput) -> jax.Array:
-    """Return [B, C], what soft targets train: DeiT's distillation head, if any."""
+    """Return [B, C], what soft targets train: a head of their own, if there is one."""
     return student.logits if student.soft_logits is None else student.soft_logits
 
 

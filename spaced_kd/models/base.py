@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from spaced_kd.layers import Dense
 from spaced_kd.parallel import BatchAxis
 from spaced_kd.types import Dtype, ModelOutput
 
@@ -43,6 +44,52 @@ class Model(nn.Module):
     def kept(self, maps: Iterable[jax.Array]) -> tuple[jax.Array, ...]:
         """Return `ModelOutput.maps`: these, if the network was asked for them."""
         return tuple(maps) if self.with_maps else ()
+
+
+class TwoHeaded(Model):
+    """A network that may have a second head; fields: spaced_kd.config.ArchConfig."""
+
+    second_head: bool = False
+    second_head_share: float = 0.5
+    second_head_temperature: float = 0.5
+
+    def with_second_head(self, outputs: ModelOutput, train: bool) -> ModelOutput:
+        """Return `outputs`, with what a second head makes of the same features.
+
+        Only for a compact `__call__` to call, last. In training its logits are the
+        `soft_logits`; in eval mode they are part of the logits (`mixed_logits`). The
+        head is linear and starts as the first one does.
+        """
+        if not self.second_head:
+            return outputs
+        soft = Dense(self.num_classes, name="head_dist")(outputs.features)
+        if train:
+            return outputs._replace(soft_logits=soft)
+        mixed = mixed_logits(
+            outputs.logits, soft, self.second_head_share, self.second_head_temperature
+        )
+        return outputs._replace(logits=mixed)
+
+
+def mixed_logits(
+    first: jax.Array, second: jax.Array, share: float, temperature: float
+) -> jax.Array:
+    """Return log((1 - share) softmax(first) + share softmax(second / temperature)).
+
+    Logarithms of probabilities are logits whose softmax they are. Source: Kang et al.,
+    arXiv:2505.07675, as released (github.com/erjui/DHO, train_imgnet.py, evaluate),
+    where share is 1 - alpha and temperature beta.
+
+    Args:
+      first: [..., C] logits.
+      second: [..., C] logits.
+      share: in [0, 1].
+      temperature: > 0.
+    """
+    return jnp.logaddexp(
+        jnp.log(1 - share) + jax.nn.log_softmax(first),
+        jnp.log(share) + jax.nn.log_softmax(second / temperature),
+    )
 
 
 def join_exits(exits: Sequence[tuple[jax.Array, jax.Array]]) -> ModelOutput:

@@ -11,9 +11,9 @@ import flax.linen as nn
 import jax
 
 from spaced_kd.errors import ConfigError
-from spaced_kd.layers import Dense, pooled
+from spaced_kd.layers import Dense, SepConv, pooled
 from spaced_kd.models.base import join_exits
-from spaced_kd.models.branches import Attention, BottleneckBranch, SepConv
+from spaced_kd.models.branches import Attention, BottleneckBranch
 from spaced_kd.models.resnet import Bottleneck, ResNet
 from spaced_kd.types import ModelOutput
 
@@ -52,7 +52,8 @@ class BranchedResNet(ResNet):
         for number in (3, 2, 1):
             x = branch(number, stages[number - 1], last.shape[-1], train, mask)
             exits.append(self._exit(f"branch{number}_head", x))
-        return join_exits(exits)._replace(maps=self.kept([*stages, last]))
+        outputs = join_exits(exits)._replace(maps=self.kept([*stages, last]))
+        return self.with_second_head(outputs, train)
 
     def _exit(self, name: str, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         features = pooled(x)

@@ -10,30 +10,10 @@ take it away again; public re-implementations (there is no release) carry one al
 import flax.linen as nn
 import jax
 
-from spaced_kd.conv import Conv, DepthwiseConv, starting_kernel
-from spaced_kd.layers import BatchNorm
+from spaced_kd.conv import Conv, starting_kernel
+from spaced_kd.layers import BatchNorm, SepConv
 from spaced_kd.parallel import BatchAxis
 from spaced_kd.transformer import patches
-
-
-class SepConv(nn.Module):
-    """Two depthwise separable 3x3 convolutions; the first halves the image."""
-
-    channels: int
-    axis: BatchAxis
-    weight_init: str
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool, mask: jax.Array | None) -> jax.Array:
-        """Map [b, H, W, C_in] to [b, ceil(H / 2), ceil(W / 2), channels]."""
-        x = self._half(x, 1, 2, x.shape[-1], train, mask)
-        return self._half(x, 2, 1, self.channels, train, mask)
-
-    def _half(self, x, place: int, stride: int, channels: int, train: bool, mask):
-        x = DepthwiseConv(stride, self.weight_init, name=f"depthwise{place}")(x)
-        x = Conv(channels, 1, 1, self.weight_init, name=f"pointwise{place}")(x)
-        norm = BatchNorm(self.axis, name=f"sep_norm{place}")
-        return nn.relu(norm(x, train=train, mask=mask))
 
 
 class Attention(nn.Module):

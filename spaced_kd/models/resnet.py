@@ -16,7 +16,7 @@ import jax
 
 from spaced_kd.conv import Conv
 from spaced_kd.layers import BatchNorm, Dense, pooled
-from spaced_kd.models.base import Model
+from spaced_kd.models.base import TwoHeaded
 from spaced_kd.parallel import BatchAxis
 from spaced_kd.types import ModelOutput
 
@@ -71,7 +71,7 @@ def _shortcut(block, x: jax.Array, y: jax.Array, norm) -> jax.Array:
     return norm("shortcut_norm", conv(x))
 
 
-class ResNet(Model):
+class ResNet(TwoHeaded):
     """Stem, stages of blocks, global average pooling, linear head.
 
     block: BasicBlock or Bottleneck. blocks: of each stage; the first block of each
@@ -95,7 +95,8 @@ class ResNet(Model):
         stages = self.stages(image, train, mask)
         features = pooled(stages[-1])
         logits = Dense(self.num_classes, name="head")(features)
-        return ModelOutput(logits, features, maps=self.kept(stages))
+        outputs = ModelOutput(logits, features, maps=self.kept(stages))
+        return self.with_second_head(outputs, train)
 
     def stages(
         self, image: jax.Array, train: bool, mask: jax.Array | None

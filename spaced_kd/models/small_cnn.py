@@ -8,11 +8,11 @@ import jax
 
 from spaced_kd.conv import Conv
 from spaced_kd.layers import BatchNorm, Dense, pooled
-from spaced_kd.models.base import Model, join_exits
+from spaced_kd.models.base import TwoHeaded, join_exits
 from spaced_kd.types import ModelOutput
 
 
-class SmallCNN(Model):
+class SmallCNN(TwoHeaded):
     """Convolutions with BatchNorm and ReLU, halving the image from the second on.
 
     branches: with an exit after every convolution: pooling, a hidden layer of the
@@ -35,7 +35,8 @@ class SmallCNN(Model):
         *shallow, features = map(pooled, maps)
         logits = Dense(self.num_classes)(features)
         if not self.branches:
-            return ModelOutput(logits, features, maps=self.kept(maps))
+            outputs = ModelOutput(logits, features, maps=self.kept(maps))
+            return self.with_second_head(outputs, train)
         exits = [(logits, features)]
         for number in range(len(shallow), 0, -1):
             name = f"branch{number}"
@@ -43,7 +44,8 @@ class SmallCNN(Model):
             hidden = nn.relu(align(shallow[number - 1]))
             head = Dense(self.num_classes, name=f"{name}_head")
             exits.append((head(hidden), hidden))
-        return join_exits(exits)._replace(maps=self.kept(maps))
+        outputs = join_exits(exits)._replace(maps=self.kept(maps))
+        return self.with_second_head(outputs, train)
 
 
 small_cnn_branches = functools.partial(SmallCNN, branches=True)
