@@ -203,6 +203,12 @@ def safe_sqrt(x: jax.Array) -> jax.Array:
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
 
 
+def unit(x: jax.Array) -> jax.Array:
+    """Return the vectors [..., D] at length 1; zero stays zero, with gradient 0."""
+    length = safe_sqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True))
+    return x / jnp.where(length > 0, length, 1.0)
+
+
 class FeatureLoss(NamedTuple):
     """A distance of [B, D] features and how it is reduced over the global batch.
 

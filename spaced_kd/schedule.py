@@ -319,7 +319,8 @@ def make_plan(
       ConfigError: an interval, window or number of epochs that cannot work.
     """
     courses = {
-        name: _course(name, student, clock) for name, student in students.items()
+        name: _course(name, student, clock, teacher)
+        for name, student in students.items()
     }
     borders = {0, *([clock.total_steps] if teacher else [])}
     for course in courses.values():
@@ -345,9 +346,9 @@ def make_plan(
     return tuple(segments)
 
 
-def _course(name: str, student: StudentConfig, clock: Clock) -> Course:
+def _course(name: str, student: StudentConfig, clock: Clock, teacher: bool) -> Course:
     own = student_clock(student, clock)
-    if own != clock and student.method not in WITHOUT_TEACHER:
+    if teacher and own != clock and student.method not in WITHOUT_TEACHER:
         raise ConfigError(
             f"config.students.{name}.epochs_factor={student.epochs_factor:g}, but this "
             "student learns from the run's teacher; leave it at 1, and set "

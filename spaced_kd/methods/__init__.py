@@ -4,15 +4,18 @@ from spaced_kd import registry
 from spaced_kd.config import MethodConfig
 from spaced_kd.methods import (
     dho,
+    diswot,
     dlb,
     dml,
     hard,
     kd,
     label_mix,
+    nd,
     ofa,
     pld,
     ps_kd,
     self_kd,
+    shake,
     sinkd,
     taid,
 )
@@ -20,16 +23,19 @@ from spaced_kd.methods.base import Method, Sizes
 from spaced_kd.parallel import BatchAxis
 
 METHODS = {
+    "diswot": diswot.make,
     "dho": dho.make,
     "dlb": dlb.make,
     "dml": dml.make,
     "hard": hard.make,
     "kd": kd.make,
+    "nd": nd.make,
     "label_mix": label_mix.make,
     "ofa": ofa.make,
     "pld": pld.make,
     "ps_kd": ps_kd.make,
     "self_kd": self_kd.make,
+    "shake": shake.make,
     "sinkd": sinkd.make,
     "taid": taid.make,
 }
