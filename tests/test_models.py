@@ -14,7 +14,7 @@ from spaced_kd.models import MODELS, make_model, resnet
 from spaced_kd.parallel import BatchAxis
 
 PACKAGE = pathlib.Path(spaced_kd.__file__).parent
-NOT_FAMILIES = {"__init__", "base", "branches"}
+NOT_FAMILIES = {"pair", "__init__", "base", "branches"}
 
 
 def _conv_bn(inputs, outputs, size=3):
