@@ -103,6 +103,12 @@ def training(config: Config) -> None:
 
 
 def _init(name: str, student: StudentConfig, teacher: TeacherConfig) -> None:
+    if student.init == "same" and teacher.stage:
+        raise ConfigError(
+            f"config.students.{name}.init='same' asks for the weights that the teacher "
+            "began with, but config.teacher.stage brings it trained; set "
+            "init='different'."
+        )
     if student.init == "same" and teacher.model == NO_TEACHER:
         raise ConfigError(
             f"config.students.{name}.init='same' asks for the teacher's weights, "

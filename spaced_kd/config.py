@@ -708,8 +708,8 @@ METHOD_CHOICES: dict[str, dict[str, dict[str, str]]] = {
 }
 
 FIXED_TEACHER_CHOICES = {"teacher_bn": "running", "init": "different"}
-"""Of students whose teacher comes trained: it is in eval mode, as in every offline KD,
-and they start anew."""
+"""Of students whose teacher comes trained: in eval mode, as in every offline KD; what
+it began with is not known here, and a born-again network begins with other weights."""
 
 PLAN_CHOICES: dict[str, dict[str, str]] = {
     # Offline KD ("max" in the paper's Table 6) is a program of its own in the released
@@ -778,23 +778,27 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
       ConfigError: the first field that is missing, unknown, of the wrong type, out of
         range or not among the choices; the message names it by its dotted path.
     """
-    return _resolve(config.to_dict(), "config", {}, {})
+    return _resolve(config.to_dict(), (), {}, {})
 
 
 def _resolve(
-    raw: dict, at: str, outer: Mapping[str, Any], others: Mapping[str, dict]
+    raw: dict,
+    chain: tuple[str, ...],
+    outer: Mapping[str, Any],
+    stages: Mapping[str, dict],
 ) -> Config:
     """Return the config of a run, or of a stage that trains a teacher for one.
 
     Args:
       raw: all fields.
-      at: dotted path to it, for messages.
+      chain: names of the stages from the run down to this one; () for the run.
       outer: what a stage has in common with its run, by dotted path.
-      others: fields of the run's other stages, which a stage may learn from.
+      stages: fields of every stage that this one may learn from, besides its own.
     """
     raw = _with(raw, outer)
+    at = f"config.stages.{chain[-1]}" if chain else "config"
     students = raw.pop("students", None) or {}
-    stages = {**others, **(raw.pop("stages", None) or {})}
+    stages = {**stages, **(raw.pop("stages", None) or {})}
     if not students:
         raise ConfigError(
             f"{at}.students is empty; add at least one, e.g. "
@@ -803,16 +807,12 @@ def _resolve(
     defaults = raw.get("student") or {}
     resolved = _parse(Config, raw | {"student": _fill(defaults)}, at)
     shared = {path: _at(raw, path) for path in SHARED_WITH_STAGES}
-    resolved = _of_stages(resolved, stages, shared)
+    resolved = _of_stages(resolved, chain, shared, stages)
     fixed = bool(resolved.teacher.stage)
     parsed = {}
     for name, fields in students.items():
         path = f"{at}.students.{name}"
-        if not name.isidentifier() or len(name) > 48:
-            raise ConfigError(
-                f"{path}: a student's name must be letters, digits and '_', at most "
-                "48, because files and metrics carry it."
-            )
+        _refuse_odd_name(name, path, "student")
         if name in ("teacher", "tutor"):
             raise ConfigError(f"{path}: '{name}' is the {name}'s name; choose another.")
         merged = _fill(_inherit(fields, defaults))
@@ -845,17 +845,33 @@ def _with(raw: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(raw)
     for path, value in values.items():
         name, _, below = path.partition(".")
-        result[name] = _with(result[name], {below: value}) if below else value
+        # A field that is missing is told of where all fields are looked at.
+        below_it = result.get(name) or {}
+        result[name] = _with(below_it, {below: value}) if below else value
     return result
 
 
-def _of_stages(config: Config, stages: Mapping[str, dict], shared: dict) -> Config:
+def _refuse_odd_name(name: str, path: str, what: str) -> None:
+    if not name.isidentifier() or len(name) > 48:
+        raise ConfigError(
+            f"{path}: a {what}'s name must be letters, digits and '_', at most 48, "
+            "because files carry it."
+        )
+
+
+def _of_stages(
+    config: Config,
+    chain: tuple[str, ...],
+    shared: Mapping[str, Any],
+    stages: Mapping[str, dict],
+) -> Config:
     """Return the config with its trained networks, and the stages that these need.
 
     Args:
       config: all but that.
-      stages: fields of every stage that there is.
+      chain: as for `_resolve`.
       shared: what they have in common with this run, by dotted path.
+      stages: fields of every stage that there is.
     """
     used: dict[str, Config] = {}
     networks: dict[str, Any] = {}
@@ -863,15 +879,24 @@ def _of_stages(config: Config, stages: Mapping[str, dict], shared: dict) -> Conf
         settings = getattr(config, role)
         if not settings.stage:
             continue
-        field = f"config.{role}.stage"
+        field = f"config.{role}.stage='{settings.stage}'"
+        if chain:
+            field = f"config.stages.{chain[-1]}.{role}.stage='{settings.stage}'"
         name, _, network = settings.stage.partition("/")
         fields = registry.lookup(stages, name, f"{field}: stage")
-        others = {other: stages[other] for other in stages if other != name}
-        stage = _resolve(fields, f"config.stages.{name}", shared, others)
+        _refuse_odd_name(name, f"config.stages.{name}", "stage")
+        if name in chain:
+            circle = " -> ".join((*chain[chain.index(name) :], name))
+            raise ConfigError(
+                f"{field} closes a circle of stages, each of which needs the next "
+                f"one first: {circle}; let one of them do without."
+            )
+        stage = _resolve(fields, (*chain, name), shared, stages)
         trained: dict[str, Any] = dict(stage.students)
         if stage.teacher.model != NO_TEACHER:
             trained["teacher"] = stage.teacher
-        source = registry.lookup(trained, network, f"{field}: network of '{name}'")
+        what = f"{field} (give STAGE/NETWORK): network of stage '{name}'"
+        source = registry.lookup(trained, network, what)
         used[name] = stage
         networks[role] = dataclasses.replace(
             settings, model=source.model, arch=source.arch
@@ -883,6 +908,11 @@ def reference_names(field: str) -> tuple[str, ...]:
     """Return the students that `config.reference` names."""
     names = (name.strip() for name in field.split(","))
     return tuple(dict.fromkeys(name for name in names if name))
+
+
+def generation(config: Config) -> int:
+    """Return how many stages, one before the other, come before a run."""
+    return max((1 + generation(stage) for stage in config.stages.values()), default=0)
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -109,7 +109,9 @@ def table(networks: Mapping[str, Any], last: int) -> Table | None:
     )
     notes = (
         "Exits are numbered from the shallowest; in self KD the deepest is the teacher "
-        "of the others. ensemble: the mean of all exits' logits.",
+        "of the others. Two networks that teach one another (dml) stand as two exits: "
+        "exit2 is the student, exit1 its peer. ensemble: the mean of all exits' "
+        "logits.",
     )
     return Table(titles, tuple(rows), notes)
 

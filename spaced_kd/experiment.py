@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from spaced_kd import checks, schedule, stream_memory
+from spaced_kd import config as config_lib
 from spaced_kd.config import (
     AUTO,
     NO_TEACHER,
@@ -280,12 +281,16 @@ def state_template(experiment: Experiment) -> list[SeedState]:
 def _init_seed(experiment: Experiment, networks: Networks, keys: SeedKeys) -> SeedState:
     image = jnp.zeros((1, *experiment.image_shape))
 
+    generation = config_lib.generation(experiment.config)
     started: dict[Any, Any] = {}
 
     def start(model, own):
         # Students of one architecture start from the same weights: arms are paired.
         if (model, own) not in started:
             key = keys.student_init if own else keys.teacher_init
+            if generation:
+                # Else a born-again network would begin like its teacher.
+                key = jax.random.fold_in(key, generation)
             started[model, own] = model.init_with_output(key, image, train=False)
         return started[model, own]
 

@@ -97,8 +97,8 @@ def export_student(
         folder = workdir / "best" / f"seed_{about['seed']}" / student
         variables, saved = _best(folder)
     else:
-        run = stored["fingerprint"]
-        variables, step = trained.last(workdir, repetition, student, run)
+        arrays = trained.read(workdir, stored["fingerprint"])
+        variables, step = trained.network(arrays, repetition, student)
         saved = {"step": step}
     about |= saved
     model = make_model(

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from spaced_kd.config import SELF_TAUGHT, WITHOUT_TEACHER
+from spaced_kd.config import SELF_TAUGHT, TWO_WAY, WITH_BRANCHES, WITHOUT_TEACHER
 from spaced_kd.results import LAST, NetworkResult, Results
 from spaced_kd.types import Variables
 
@@ -116,16 +116,29 @@ def _sentence(about, config, student) -> str:
     if student["method"] == "hard":
         return "Trained on the labels alone, without a teacher."
     how = f"(plan `{student['plan']}`, method `{student['method']}`)"
-    if student["method"] in SELF_TAUGHT:
+    if student["method"] in WITH_BRANCHES:
         return f"Its own teacher: the deepest exit taught the others {how}."
-    teacher = config["teacher"]["model"]
-    return f"Learned from a {teacher} that was trained in the same run {how}."
+    if student["method"] in SELF_TAUGHT:
+        return f"Its own teacher: it learned from what it had answered before {how}."
+    teacher = config["teacher"]
+    when = "in the same run"
+    if teacher.get("stage"):
+        when = f"before, as `{teacher['stage']}`,"
+    if student["method"] not in TWO_WAY:
+        return f"Learned from a {teacher['model']} that was trained {when} {how}."
+    if student["method"] not in WITHOUT_TEACHER:
+        return (
+            f"Learned with a second network that stood in for a {teacher['model']}, "
+            f"trained {when} and is not in this file {how}."
+        )
+    peer = student["dml_peer"] or student["model"]
+    return f"Learned with a {peer}, its peer, which is not in this file {how}."
 
 
 def _use_of_exits(about: Mapping[str, Any], student: Mapping[str, Any]) -> str:
     if not about["exits"]:
         return ""
-    page = _ALL_EXITS if student["method"] in SELF_TAUGHT else _ONE_EXIT
+    page = _ALL_EXITS if student["method"] in WITH_BRANCHES else _ONE_EXIT
     return page.format(count=len(about["exits"]), deepest=about["exits"][0])
 
 
@@ -164,6 +177,7 @@ def _facts(about, config, student, results: Results, variables) -> dict[str, Any
         )
     epochs = f"{student['epochs_factor'] * config['num_epochs']:g}"
     taught = student["method"] not in WITHOUT_TEACHER
+    taught = taught and not config["teacher"].get("stage")
     options = ", ".join(f"{k} {v}" for k, v in sorted(about["arch"].items()))
     return {
         "parameters": f"{count:,}",

@@ -22,7 +22,8 @@ def lookup(table: Mapping[str, T], name: str, what: str) -> T:
     """
     if name in table:
         return table[name]
-    near = difflib.get_close_matches(str(name), table, n=len(table), cutoff=0.5)
+    near = difflib.get_close_matches(str(name), table, n=max(len(table), 1), cutoff=0.5)
     names = near + sorted(set(table) - set(near))
     hint = f"; did you mean '{near[0]}'?" if near else "."
-    raise ConfigError(f"{what}='{name}' is unknown{hint} Known: {', '.join(names)}.")
+    known = ", ".join(names) or "none"
+    raise ConfigError(f"{what}='{name}' is unknown{hint} Known: {known}.")

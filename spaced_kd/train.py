@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ from spaced_kd import (
     results,
     schedule,
     stages,
+    trained,
     workdir,
 )
 from spaced_kd import config as config_lib
@@ -55,7 +57,6 @@ def run(
     *,
     may_exit: bool = False,
     peers: Peers | None = None,
-    loaded: dict[config_lib.DataConfig, Dataset] | None = None,
 ) -> Results:
     """Train a run's networks in a workdir, or continue what is there.
 
@@ -71,7 +72,6 @@ def run(
       may_exit: whether a signal may end the process when a step takes too long to
         wait for. The command line says yes; a notebook keeps its kernel.
       peers: the processes of the run, from `distributed.joined`; None: this one alone.
-      loaded: data sets that are in memory already; others are added.
 
     Returns:
       The results, also in `results.json`, `report.html` and `figures/`.
@@ -83,50 +83,83 @@ def run(
     if isinstance(config, ml_collections.ConfigDict):
         config = config_lib.from_config_dict(config)
     path = Path(workdir_path).expanduser().resolve()
-    hint = f"run the same command to continue from the last checkpoint in {path}"
-    peers = peers or Peers()
-    writes = peers.index == 0
-    lock = workdir.lock(path) if writes else contextlib.nullcontext()
-    datasets = loaded if loaded is not None else {}
-    _load_all(config, datasets)
-    if config.stages:
+    return _Runner(may_exit, peers or Peers(), {}).run(config, path)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Runner:
+    """Does a run, and before it the runs that it needs.
+
+    may_exit, peers: as for `run`. datasets: those loaded so far.
+    """
+
+    may_exit: bool
+    peers: Peers
+    datasets: dict[config_lib.DataConfig, Dataset]
+
+    def run(
+        self, config: config_lib.Config, path: Path, instead: str = "--workdir"
+    ) -> Results:
+        """Return the results; `instead`: what to choose where the folder is in use."""
+        peers, writes = self.peers, self.peers.index == 0
+        hint = f"run the same command to continue from the last checkpoint in {path}"
+        self._load(config)
+        given, origins = self._taught(config, path)
+        lock = workdir.lock(path, instead) if writes else contextlib.nullcontext()
+        with StopRequest(may_exit=self.may_exit) as stop, lock:
+            stop.resume_hint = peers.resume_hint = hint
+            dataset = self.datasets[config.data]
+            parts = experiment.build(config, dataset)
+            if writes:
+                workdir.claim(path, config, dataset.fingerprint)
+                if origins:
+                    workdir.write_json(path / stages.FILE, origins)
+                workdir.write_env(path, len(experiment.devices(parts)))
+                workdir.write_json(path / "plan.json", ledger.describe_plan(parts))
+                for line in ledger.summary(parts):
+                    _log.info("%s", line)
+            agreement.same_run(peers, _identity(parts), path)
+            Loop(parts, path, peers, given).finish(stop)
+            if writes:
+                results.load(path).save(path)
+                report.build(path)
+            peers.exchange("the report is written")
+            return results.load(path)
+
+    def _load(self, config: config_lib.Config) -> None:
+        if config.data not in self.datasets:
+            self.datasets[config.data] = data.load(config.data)
+        for stage in config.stages.values():
+            self._load(stage)
+
+    def _taught(
+        self, config: config_lib.Config, path: Path
+    ) -> tuple[stages.Given, dict[str, Any]]:
+        """Return what `stages.take` does, after training the stages that are missing.
+
+        Nothing for a finished run, which needs its stages no more.
+        """
+        if not config.stages:
+            return {}, {}
         # What is amiss with this run shall not be found after hours in its stages.
-        experiment.build(config, datasets[config.data])
-        workdir.refuse_other(path, config, datasets[config.data].fingerprint)
-    root = str(stages.root(config, path))
-    for name, folder in stages.folders(config, path, datasets).items():
-        _log.info("stage %s: %s", name, folder)
-        stage = dataclasses.replace(config.stages[name], stages_dir=root)
-        run(stage, folder, may_exit=may_exit, peers=peers, loaded=datasets)
-    given, origins = stages.take(config, path, datasets)
-    with StopRequest(may_exit=may_exit) as stop, lock:
-        stop.resume_hint = peers.resume_hint = hint
-        dataset = datasets[config.data]
-        parts = experiment.build(config, dataset)
-        if writes:
-            workdir.claim(path, config, dataset.fingerprint)
-            if origins:
-                workdir.write_json(path / stages.FILE, origins)
-            workdir.write_env(path, len(experiment.devices(parts)))
-            workdir.write_json(path / "plan.json", ledger.describe_plan(parts))
-            for line in ledger.summary(parts):
-                _log.info("%s", line)
-        agreement.same_run(peers, _identity(parts), path)
-        Loop(parts, path, peers, given).finish(stop)
-        if writes:
-            results.load(path).save(path)
-            report.build(path)
-        peers.exchange("the report is written")
-        return results.load(path)
+        workdir.refuse_other(path, config, self.datasets[config.data].fingerprint)
+        if self._is_finished(path):
+            return {}, {}
+        stages.refuse_misfit(config, self.datasets)
+        root = str(stages.root(config, path))
+        for name, folder in stages.folders(config, path, self.datasets).items():
+            if self._is_finished(folder):
+                _log.info("stage %s: trained already, in %s", name, folder)
+                continue
+            _log.info("stage %s: comes first, in %s", name, folder)
+            stage = dataclasses.replace(config.stages[name], stages_dir=root)
+            self.run(stage, folder, "--config.stages_dir")
+        return stages.take(config, path, self.datasets)
 
-
-def _load_all(
-    config: config_lib.Config, datasets: dict[config_lib.DataConfig, Dataset]
-) -> None:
-    if config.data not in datasets:
-        datasets[config.data] = data.load(config.data)
-    for stage in config.stages.values():
-        _load_all(stage, datasets)
+    def _is_finished(self, path: Path) -> bool:
+        # One process looks: a network filesystem may show another one less.
+        mine = self.peers.index == 0 and trained.is_finished(path)
+        return self.peers.exchange(mine)[0]
 
 
 def _identity(parts: Experiment) -> dict[str, str]:
@@ -277,6 +310,7 @@ class Loop:
 
     def _states(self) -> list[SeedState]:
         if self._saved is None:
+            assert set(self._given) == set(stages.sources(self._parts.config))
             return experiment.init_states(self._parts, self._given)
         _log.info(
             "continuing from tick %d of %d", self._saved.tick, len(self._parts.ticks)

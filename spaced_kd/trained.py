@@ -11,17 +11,14 @@ from flax import traverse_util
 from spaced_kd.checkpoint import Checkpoint, CheckpointLine
 from spaced_kd.errors import CheckpointError
 from spaced_kd.types import Variables
+from spaced_kd.writers import read_json
 
 
-def last(
-    workdir: Path, repetition: int, network: str, config_fingerprint: str
-) -> tuple[Variables, int]:
-    """Return a network's variables, without a peer's, and its updates so far.
+def read(workdir: Path, config_fingerprint: str) -> dict[str, np.ndarray]:
+    """Return the newest state of a run by tree path.
 
     Args:
       workdir: of the run.
-      repetition: which, from 0.
-      network: "teacher", or a student's name.
       config_fingerprint: of the run (`config.fingerprint`).
 
     Raises:
@@ -35,11 +32,39 @@ def last(
             f"{saved.path} was saved by a run of another config; put this run's own "
             "checkpoints there."
         )
-    arrays, name = line.read(saved), f"{repetition}/{network}"
-    params = below(arrays, f"{name}/params/net/")
-    stats = below(arrays, f"{name}/batch_stats/")
+    return line.read(saved)
+
+
+def network(
+    arrays: Mapping[str, Any], repetition: int, name: str
+) -> tuple[Variables, int]:
+    """Return a network's variables, without a peer's, and its updates so far.
+
+    Args:
+      arrays: what `read` returns.
+      repetition: which, from 0.
+      name: "teacher", or a student's name.
+    """
+    path = f"{repetition}/{name}"
+    params = below(arrays, f"{path}/params/net/")
+    stats = below(arrays, f"{path}/batch_stats/")
     variables = alone({"params": params, "batch_stats": stats})
-    return variables, int(arrays[f"{name}/step"])
+    return variables, int(arrays[f"{path}/step"])
+
+
+def is_finished(workdir: Path) -> bool:
+    """Return whether a run has come to its end and its last state is intact.
+
+    Raises:
+      CheckpointError: there are checkpoints, but every one is damaged.
+      StorageError: the folder cannot be read.
+    """
+    summary, log = workdir / "results.json", workdir / "metrics.jsonl"
+    if not (summary.exists() and log.exists() and read_json(summary)["complete"]):
+        return False
+    saved = CheckpointLine(workdir / "checkpoints", keep=1).latest()
+    # Behind a checkpoint that is not the last one there are more rows in the log.
+    return saved is not None and saved.info["offsets"]["metrics"] == log.stat().st_size
 
 
 def alone(variables: Variables) -> Variables:

@@ -34,11 +34,15 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 @contextlib.contextmanager
-def lock(workdir: Path) -> Iterator[None]:
+def lock(workdir: Path, instead: str = "--workdir") -> Iterator[None]:
     """Be the only writer of `workdir` (made if missing) until the block ends.
 
     The lock dies with the process, however it dies. It holds among the machines of a
     network filesystem only where that filesystem supports `flock` between them.
+
+    Args:
+      workdir: the folder.
+      instead: the flag that chooses another one, for the message.
 
     Raises:
       LockedError: another process has it; names its pid, host and start time.
@@ -51,13 +55,13 @@ def lock(workdir: Path) -> Iterator[None]:
     except OSError as error:
         raise storage_error("write", path, error) from error
     try:
-        _take(descriptor, workdir)
+        _take(descriptor, workdir, instead)
         yield
     finally:
         os.close(descriptor)
 
 
-def _take(descriptor: int, workdir: Path) -> None:
+def _take(descriptor: int, workdir: Path, instead: str) -> None:
     path = workdir / ".lock"
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -66,7 +70,7 @@ def _take(descriptor: int, workdir: Path) -> None:
     except BlockingIOError:
         # The winner may still be writing its name.
         time.sleep(0.2)
-        raise _in_use(workdir) from None
+        raise _in_use(workdir, instead) from None
     except OSError as error:
         raise storage_error("lock", path, error) from error
 
@@ -96,10 +100,10 @@ def refuse_locked(workdir: Path) -> None:
         os.close(descriptor)
 
 
-def _in_use(workdir: Path) -> LockedError:
+def _in_use(workdir: Path, instead: str = "--workdir") -> LockedError:
     return LockedError(
         f"{workdir} is in use by {_holder(workdir / '.lock')}; wait for it, stop it, "
-        "or choose another --workdir."
+        f"or choose another {instead}."
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from spaced_kd.config import (
+    FIXED_TEACHER_CHOICES,
     Config,
     StudentConfig,
     auto_choices,
@@ -40,18 +41,26 @@ def settings(config: Mapping[str, Any]) -> list[Setting]:
     """Return every field of a resolved config, in its order.
 
     A student's default is what it inherits; the default of a field that is left at
-    "auto" is what `compat` and the student's plan resolve it to.
+    "auto" is what `compat` and the student's plan resolve it to. A stage's fields
+    follow, likewise.
     """
-    rest = {name: value for name, value in config.items() if name != "students"}
+    named = ("students", "stages")
+    rest = {name: value for name, value in config.items() if name not in named}
+    fixed = FIXED_TEACHER_CHOICES if config["teacher"].get("stage") else {}
     rows = list(_compare(rest, _defaults(config), _docs(Config)))
     for name, student in config["students"].items():
         # What `config.student` resolved to says nothing of another method's choices.
         same = student["method"] == config["student"]["method"]
         choices = special_choices if same else auto_choices
-        special = config["student"] | choices(config["compat"], student)
+        special = config["student"] | choices(config["compat"], student) | fixed
         inherited = _choose(student, special, config["student"])
         docs = _docs(StudentConfig)
         rows += _compare(student, inherited, docs, f"students.{name}.")
+    for name, stage in config.get("stages", {}).items():
+        rows += [
+            setting._replace(path=f"stages.{name}.{setting.path}")
+            for setting in settings(stage)
+        ]
     return rows
 
 
@@ -63,6 +72,8 @@ def environment(env: Any) -> str:
 def _defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     defaults = dataclasses.asdict(Config())
     defaults["student"] |= auto_choices(config["compat"], config["student"])
+    if config["teacher"].get("stage"):
+        defaults["student"] |= FIXED_TEACHER_CHOICES
     return defaults
 
 

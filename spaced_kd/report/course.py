@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from spaced_kd.config import SELF_TAUGHT
-from spaced_kd.schedule import HARD, METHOD
+from spaced_kd.config import SELF_TAUGHT, TWO_WAY
+from spaced_kd.schedule import HARD, LEAD, METHOD, REPLAY
 
 SHOWN_PERIODS = 4
 """Intervals, or epochs, that the enlarged timeline shows."""
@@ -31,7 +31,8 @@ class Lanes(NamedTuple):
     """What a student and its teacher do, as if they were alone.
 
     lead: the teacher's steps; of a network without a teacher apart, those on the labels
-      alone. student: the student's steps, or those on the whole loss.
+      alone; of two networks that teach one another, the peer's. student: the student's
+      steps, or those on the whole loss.
     """
 
     lead: list[Block]
@@ -47,8 +48,8 @@ class Lanes(NamedTuple):
 class Knowledge(NamedTuple):
     """Batches start..stop-1 were learned from a teacher of so many updates.
 
-    first, last: the teacher's updates at the first and the last of these batches; where
-      a network is its own teacher, the batches of the stream that it had met.
+    first, last: the teacher's or the peer's updates at the first and the last of these
+      batches; where a network is its own teacher, the batches that it had met.
     frozen: that number stood still meanwhile.
     """
 
@@ -60,13 +61,29 @@ class Knowledge(NamedTuple):
 
 
 def learns_alone(plan: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
-    """Return whether a student has no teacher apart.
+    """Return whether no teacher sets a student's pace.
 
     Args:
       plan: `plan.json`.
       settings: the student's part of the config.
     """
-    return "teacher" not in plan["networks"] or settings["method"] in SELF_TAUGHT
+    own = settings["method"] in (*SELF_TAUGHT, *TWO_WAY)
+    return own or "teacher" not in plan["networks"]
+
+
+def is_taught_by_finished(plan: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Return whether a student learns from a teacher that this run does not train.
+
+    Args:
+      plan: `plan.json`.
+      settings: the student's part of the config.
+    """
+    return not learns_alone(plan, settings) and not trains_teacher(plan)
+
+
+def trains_teacher(plan: Mapping[str, Any]) -> bool:
+    """Return whether a run has a teacher that it trains itself."""
+    return plan["networks"].get("teacher", {"updates": 0})["updates"] > 0
 
 
 def lanes(segments: Iterable[Mapping[str, Any]], student: str) -> Lanes:
@@ -77,6 +94,8 @@ def lanes(segments: Iterable[Mapping[str, Any]], student: str) -> Lanes:
         start, stop = segment["start"], segment["stop"]
         if segment["kind"] == "lockstep":
             lag = segment["students"].get(student)
+            if lag is None and not segment["teacher"]:
+                continue
             if segment["teacher"]:
                 _extend(result.lead, Block(now, start, stop))
             if lag is not None and stop > lag:
@@ -96,9 +115,9 @@ def lanes(segments: Iterable[Mapping[str, Any]], student: str) -> Lanes:
 def own_lanes(
     segments: Iterable[Mapping[str, Any]], student: str, settings: Mapping[str, Any]
 ) -> Lanes:
-    """Return when a student without a teacher apart learns from what.
+    """Return when a student that sets its own pace, or its peer, learns from what.
 
-    Two updates that it makes of a batch at once stand in parallel.
+    Two updates that are made of a batch at once stand in parallel.
 
     Args:
       segments: of `plan.json`.
@@ -114,17 +133,24 @@ def own_lanes(
         lag = segment["students"][student] if segment["kind"] == "lockstep" else 0
         block = Block(now, segment["start"] - lag, segment["stop"] - lag)
         for kind in kinds:
-            labels = kind == HARD or settings["method"] == "hard"
-            _extend(result.lead if labels else result.student, block)
+            for lane in _lanes_of(kind, settings["method"], result):
+                _extend(lane, block)
         now += block.steps
     return result
+
+
+def _lanes_of(kind: str, method: str, both: Lanes) -> list[list[Block]]:
+    if method in TWO_WAY and kind == METHOD:
+        return [both.lead, both.student]
+    leads = kind in (HARD, LEAD) or method == "hard"
+    return [both.lead if leads else both.student]
 
 
 def _updates(segment: Mapping[str, Any], student: str) -> list[str]:
     """Return the kinds of update that a student makes of every batch of a segment."""
     if segment["kind"] == "lockstep":
         return segment["student_updates"].get(student, [])
-    return [METHOD] if segment["student"] == student else []
+    return [REPLAY] if segment["student"] == student else []
 
 
 def _extend(blocks: list[Block], new: Block) -> None:
@@ -142,7 +168,8 @@ def knowledge(
     """Return how far the teacher was for every batch the student learned from it.
 
     A network that is its own teacher has met a batch itself when it learns it, so that
-    in lockstep it has met t batches at batch t, counted from 1.
+    in lockstep it has met t batches at batch t, counted from 1. Two networks that
+    learn a batch at once see one another as they were before it.
 
     Args:
       segments: of `plan.json`.
@@ -151,12 +178,11 @@ def knowledge(
     """
     if settings["method"] == "hard":
         return []
-    itself = settings["method"] in SELF_TAUGHT
-    after = int(itself or settings["online_teacher"] == "after")
     found = []
     for segment in segments:
         start, stop = segment["start"], segment["stop"]
-        if METHOD not in _updates(segment, student):
+        kinds = _updates(segment, student)
+        if METHOD not in kinds and REPLAY not in kinds:
             continue
         if segment["kind"] == "replay":
             teacher_step = segment["teacher_step"]
@@ -166,10 +192,18 @@ def knowledge(
         first = max(start, lag)
         if first < stop:
             # A lag alone says how far the teacher is ahead.
-            extra = 0 if lag else after
+            extra = 0 if lag else _has_met(kinds, settings)
             updates = first + extra, stop - 1 + extra
             found.append(Knowledge(first - lag, stop - lag, *updates, False))
     return found
+
+
+def _has_met(kinds: list[str], settings: Mapping[str, Any]) -> int:
+    """Return 1 if who teaches has learned the very batch that it teaches, else 0."""
+    if settings["method"] in TWO_WAY:
+        return int(REPLAY in kinds)
+    itself = settings["method"] in SELF_TAUGHT
+    return int(itself or settings["online_teacher"] == "after")
 
 
 def window(plan: Mapping[str, Any]) -> int:

@@ -3,7 +3,7 @@
 import bisect
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
@@ -136,9 +136,10 @@ def evaluation_figure(
       from_half: leave the first half of each network's epochs out.
 
     Returns:
-      The figure; None if no network has two such evaluations.
+      The figure; None if no network has two such evaluations. A teacher that was
+      trained before the run is a level line.
     """
-    curves = {}
+    curves, levels = {}, {}
     for name in looks:
         own = [r for r in rows if r["network"] == name and r["phase"] == "eval"]
         if from_half:
@@ -147,7 +148,9 @@ def evaluation_figure(
         seeds = tracks(own, metric(name))
         if max(map(len, seeds), default=0) > 1:
             curves[name] = aggregate(seeds)
-    return _figure(curves, looks, ylabel) if curves else None
+        elif seeds and not any(point.step for track in seeds for point in track):
+            levels[name] = statistics.fmean(track[0].value for track in seeds)
+    return _figure(curves, looks, ylabel, levels) if curves else None
 
 
 def training_figure(
@@ -199,14 +202,23 @@ def _lower_edge(curve: Curve) -> list[float]:
     return [mean - std for mean, std in zip(curve.mean, spread, strict=True)]
 
 
-def _figure(curves: dict[str, Curve], looks: dict[str, Look], ylabel: str) -> Figure:
-    figure, axes = style.panel(names=list(curves))
+def _figure(
+    curves: Mapping[str, Curve],
+    looks: dict[str, Look],
+    ylabel: str,
+    levels: Mapping[str, float] | None = None,
+) -> Figure:
+    levels = levels or {}
+    names = [name for name in looks if name in curves or name in levels]
+    figure, axes = style.panel(names=names)
+    for name, value in levels.items():
+        axes.axhline(value, **looks[name] | {"linewidth": 1.0})
     for name, curve in curves.items():
         draw(axes, curve, looks[name])
     axes.set_xlabel("epochs of the network's own updates")
     axes.set_ylabel(ylabel)
     axes.margins(x=0.02)
-    style.legend(figure, looks, list(curves))
+    style.legend(figure, looks, names)
     return figure
 
 

@@ -1,6 +1,7 @@
 """How good every exit of a network is, and how far the branches are from the deepest.
 
-Only networks that teach themselves have lines: elsewhere nothing trains the branches.
+Only networks whose exits are all trained have lines: in self KD, and the two networks
+of deep mutual learning, which are reported as the exits of one.
 """
 
 import math
@@ -11,7 +12,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from spaced_kd.config import SELF_TAUGHT
+from spaced_kd.config import TWO_WAY, WITH_BRANCHES
 from spaced_kd.exits import ExitResult
 from spaced_kd.report import curves, style
 from spaced_kd.report.style import Look
@@ -29,7 +30,7 @@ DODGE = 0.36
 def trained_exits(
     students: Mapping[str, Mapping[str, Any]], networks: Mapping[str, NetworkResult]
 ) -> dict[str, dict[str, ExitResult]]:
-    """Return the exits that training reaches: of self-taught networks all, else one.
+    """Return the exits that training reaches: all, or the deepest alone.
 
     Args:
       students: name -> its part of the config.
@@ -39,7 +40,7 @@ def trained_exits(
     for name, net in networks.items():
         every = list(net.exits.items())
         if every and name in students:
-            trained = students[name]["method"] in SELF_TAUGHT
+            trained = students[name]["method"] in (*WITH_BRANCHES, *TWO_WAY)
             found[name] = dict(every if trained else every[:1])
     return found
 

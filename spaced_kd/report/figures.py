@@ -5,6 +5,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from spaced_kd.config import TWO_WAY
 from spaced_kd.exits import ExitResult
 from spaced_kd.report import course, curves, exit_figures, style, timeline
 from spaced_kd.report.style import Look
@@ -39,7 +40,7 @@ def every_figure(
     return {
         "accuracy": _accuracy_figures(rows, looks),
         "exits": _exit_figures(rows, exits, looks),
-        "training": _training_figures(rows, looks),
+        "training": _training_figures(rows, looks, config["teacher"]),
         "timeline": _timeline_figures(plan, students, looks),
         "gap": _gap_figures(rows, {name: looks[name] for name in students}),
     }
@@ -83,17 +84,22 @@ def _exit_figures(
     ]  # fmt: skip
 
 
-def _training_figures(rows: Sequence[Row], looks: dict[str, Look]) -> Sequence[Drawn]:
+def _training_figures(
+    rows: Sequence[Row], looks: dict[str, Look], teacher: Mapping[str, Any]
+) -> Sequence[Drawn]:
+    # A teacher of an older run learned from the labels alone.
+    alone = teacher.get("method", "hard") == "hard"
+
     def hard(network: str) -> str:
-        return "loss" if network == "teacher" else "hard_loss"
+        return "loss" if network == "teacher" and alone else "hard_loss"
 
     students = {name: look for name, look in looks.items() if name != "teacher"}
     shown = (
         ("train_hard_loss", "Cross-entropy with the labels", looks, hard),
         ("train_branch_loss", "Cross-entropy of the branches with the labels",
          students, lambda _: "branch_hard_loss"),
-        ("train_soft_loss", "Soft loss", students, lambda _: "soft_loss"),
-        ("train_feature_loss", "Feature loss", students, lambda _: "feature_loss"),
+        ("train_soft_loss", "Soft loss", looks, lambda _: "soft_loss"),
+        ("train_feature_loss", "Feature loss", looks, lambda _: "feature_loss"),
         ("train_loss", "What each network minimises", looks, lambda _: "loss"),
     )  # fmt: skip
     return [
@@ -106,9 +112,7 @@ def _timeline_figures(
     plan: Mapping[str, Any], students: Mapping[str, Any], looks: dict[str, Look]
 ) -> Sequence[Drawn]:
     start = course.window(plan)
-    alone = [course.learns_alone(plan, its) for its in students.values()]
-    who = ["the teacher"] * (not all(alone)) + ["the network"] * any(alone)
-    how_far = f"How far {' or '.join(who)} was"
+    how_far = f"How far {_who_teaches(plan, students)} was"
     lanes, known = timeline.timeline_figure, timeline.knowledge_figure
     drawn: list[Drawn] = [
         ("timeline_start", "Who trained when: the beginning; numbers are batches",
@@ -122,6 +126,16 @@ def _timeline_figures(
     ]  # fmt: skip
     # A short run is all beginning.
     return drawn if start // 2 < plan["total_steps"] else drawn[::3]
+
+
+def _who_teaches(plan: Mapping[str, Any], students: Mapping[str, Any]) -> str:
+    every = students.values()
+    mutual = [its for its in every if its["method"] in TWO_WAY]
+    alone = [its for its in every if its not in mutual]
+    apart = [its for its in alone if not course.learns_alone(plan, its)]
+    moves = bool(apart) and course.trains_teacher(plan)
+    who = ["the teacher"] * moves + ["the network"] * (len(apart) < len(alone))
+    return " or ".join(who + ["the peer"] * bool(mutual))
 
 
 def _gap_figures(rows: Sequence[Row], looks: dict[str, Look]) -> Sequence[Drawn]:

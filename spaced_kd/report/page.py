@@ -11,7 +11,7 @@ import jinja2
 from spaced_kd import results as results_lib
 from spaced_kd.errors import CheckpointError
 from spaced_kd.progress import duration
-from spaced_kd.report import style
+from spaced_kd.report import origins, style
 from spaced_kd.report.configuration import environment, settings
 from spaced_kd.report.figures import every_figure
 from spaced_kd.report.teaching import sentence, teaching
@@ -21,6 +21,7 @@ from spaced_kd.writers import Row, read_json, write_whole
 INPUTS = {
     "config.json": "the configuration as it ran, with fingerprints",
     "plan.json": "who trained when, and the compute ledger",
+    "stages.json": "trained networks that the run began with, and where they are from",
     "metrics.jsonl": "every measured value, one JSON object a line",
     "timings.jsonl": "seconds and images of every tick",
     "env.json": "versions, devices and the command of every start",
@@ -43,6 +44,7 @@ class Workdir(NamedTuple):
     fingerprints: dict[str, str]
     env: dict[str, Any]
     plan: dict[str, Any]
+    origins: dict[str, Any]
     rows: list[Row]
     results: Results
     files: list[tuple[str, str, int, str]]
@@ -94,7 +96,7 @@ def read(workdir: Path) -> Workdir:
         )
     rows = results_lib.read_log(workdir / "metrics.jsonl")
     timings = results_lib.read_log(workdir / "timings.jsonl")
-    env = workdir / "env.json"
+    env, begun_with = workdir / "env.json", workdir / "stages.json"
     return Workdir(
         config=config,
         fingerprints={
@@ -104,6 +106,7 @@ def read(workdir: Path) -> Workdir:
         },
         env=read_json(env) if env.exists() else {},
         plan=plan,
+        origins=read_json(begun_with) if begun_with.exists() else {},
         rows=rows,
         results=results_lib.compute(config, plan, rows, timings),
         files=[
@@ -149,6 +152,7 @@ def _context(run: Workdir, pictures: Mapping[str, list[Picture]]) -> dict[str, A
         "differences": run.results.difference_cells(),
         "exits": run.results.exit_cells(),
         "teaching": teaching(run.config, run.plan),
+        "origins": origins.tables(run.origins),
         "pictures": pictures,
         "ledger": _ledger(run.results.networks, run.plan["steps_per_epoch"]),
         "changed": [setting for setting in every if setting.differs],

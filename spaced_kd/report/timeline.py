@@ -7,11 +7,13 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from spaced_kd.config import TWO_WAY
 from spaced_kd.report import style
 from spaced_kd.report.course import (
     Block,
     Knowledge,
     Lanes,
+    is_taught_by_finished,
     knowledge,
     lanes,
     learns_alone,
@@ -27,6 +29,7 @@ TITLE_LETTERS = 50
 """What has room above a lane."""
 
 _CENTRED: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7.0}
+_NOTE: dict[str, Any] = _CENTRED | {"color": "#777777"}
 
 
 def timeline_figure(
@@ -53,7 +56,9 @@ def timeline_figure(
         colours = style.TEACHER_COLOUR, looks[name]["color"]
         for level, blocks, colour in zip((1, 0), lane, colours, strict=True):
             _draw_lane(axes, blocks, level, colour, shown, labelled=last is not None)
-        _frame(axes, learns_alone(plan, students[name]))
+        if is_taught_by_finished(plan, students[name]):
+            axes.text(0.5 * shown, 1, "trained before this run", **_NOTE)
+        _frame(axes, _lane_names(plan, students[name]))
         axes.set_title(_title(name, plan["networks"][name]))
     rows[-1].tick_params(axis="x", length=3)
     rows[-1].set_xlim(0, shown)
@@ -77,8 +82,15 @@ def _title(name: str, ledger: Mapping[str, Any]) -> str:
     return title
 
 
-def _frame(axes: Axes, alone: bool) -> None:
-    names = ("labels", "whole loss") if alone else ("teacher", "student")
+def _lane_names(plan: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    if settings["method"] in TWO_WAY:
+        return ["peer", "student"]
+    if learns_alone(plan, settings):
+        return ["labels", "whole loss"]
+    return ["teacher", "student"]
+
+
+def _frame(axes: Axes, names: list[str]) -> None:
     axes.set_yticks([1, 0], names)
     axes.set_ylim(-0.5, 1.5)
     axes.grid(axis="y", visible=False)
@@ -94,7 +106,7 @@ def _draw_lane(
     axes.broken_barh(spans, (level - 0.42, 0.84), facecolors=colour, edgecolor="none")
     if not visible and blocks:
         note = f"begins after step {blocks[0].at:,}"
-        axes.text(0.5 * end, level, note, color="#777777", **_CENTRED)
+        axes.text(0.5 * end, level, note, **_NOTE)
     for block in visible if labelled else ():
         stop = min(block.at + block.steps, end)
         cut = " \u2192" if stop < block.at + block.steps else ""
@@ -117,7 +129,8 @@ def knowledge_figure(
 ) -> Figure | None:
     """Draw how many updates the teacher had behind it when each batch was learned.
 
-    Of a network that is its own teacher: how many batches it had met.
+    Of a network that is its own teacher: how many batches it had met. A teacher that
+    was finished before the run has no line.
 
     Args:
       plan: `plan.json`.
@@ -126,9 +139,13 @@ def knowledge_figure(
       last: batches to show; all by default.
 
     Returns:
-      The figure; None if no student learns from a teacher.
+      The figure; None if no student learns from somebody who learns.
     """
-    every = {n: knowledge(plan["segments"], n, s) for n, s in students.items()}
+    every = {
+        name: knowledge(plan["segments"], name, settings)
+        for name, settings in students.items()
+        if not is_taught_by_finished(plan, settings)
+    }
     found = {name: pieces for name, pieces in every.items() if pieces}
     if not found:
         return None
@@ -146,7 +163,7 @@ def knowledge_figure(
             outside.append(f"{name}: from {pieces[0].first:,}")
     axes.text(0.02, 0.97, "\n".join(outside), va="top", transform=axes.transAxes)
     axes.set_xlabel("batch t of the stream")
-    axes.set_ylabel(_what_is_known([learns_alone(plan, students[n]) for n in found]))
+    axes.set_ylabel(_what_is_known([_known(plan, students[name]) for name in found]))
     axes.set_xlim(0, shown)
     axes.set_ylim(0, top)
     style.thousands(axes.xaxis)
@@ -155,12 +172,17 @@ def knowledge_figure(
     return figure
 
 
-def _what_is_known(alone: list[bool]) -> str:
-    if all(alone):
-        return "batches met when t was learned"
-    if any(alone):
-        return "teacher's updates, or batches met, at t"
-    return "teacher's updates when t was learned"
+def _known(plan: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    if settings["method"] in TWO_WAY:
+        return "peer's updates"
+    return "batches met" if learns_alone(plan, settings) else "teacher's updates"
+
+
+def _what_is_known(every: list[str]) -> str:
+    what = sorted(set(every), reverse=True)
+    if len(what) == 1:
+        return f"{what[0]} when t was learned"
+    return f"{', or '.join(what)}, at t"
 
 
 def _steps(pieces: list[Knowledge]) -> tuple[list[float], list[float]]:

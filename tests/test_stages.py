@@ -1,0 +1,569 @@
+"""Chains of runs: trained once, found again, verified, and resumed without a trace."""
+
+import dataclasses
+import json
+import shutil
+from types import SimpleNamespace
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+import spaced_kd
+from spaced_kd import config as config_lib
+from spaced_kd import data, experiment, stages, train, trained, workdir
+from spaced_kd.checkpoint import CheckpointLine
+from spaced_kd.config import fingerprint, from_config_dict, student
+from spaced_kd.engine import Engine
+from spaced_kd.errors import CheckpointError, ConfigError, LockedError
+from spaced_kd.layers import BatchNorm, Dense
+from spaced_kd.models import MODELS
+from spaced_kd.models.base import Model
+from spaced_kd.results import load
+from spaced_kd.schedule import Lockstep, Member
+from spaced_kd.types import ModelOutput
+from spaced_kd.writers import read_json, read_rows
+
+
+class NormMLP(Model):
+    """A hidden layer with BatchNorm, which compiles fast."""
+
+    @nn.compact
+    def __call__(self, image, *, train, mask=None):
+        hidden = Dense(8)(image.reshape(len(image), -1))
+        hidden = nn.relu(BatchNorm(self.axis)(hidden, train=train, mask=mask))
+        return ModelOutput(Dense(self.num_classes, name="head")(hidden), hidden)
+
+
+# Eight steps in two chunks: one program for each network and phase.
+NET = {"teacher__model": "norm_mlp", "student__model": "norm_mlp", "num_epochs": 1}
+NET |= {"data__num_train_examples": 128}
+ALONE = NET | {"teacher__model": "none"}
+
+
+def chain(stages_dir, *, parent_epochs=1, **fields):
+    """A born-again network of the third generation, and a spaced arm beside it."""
+    arms = {"gen2": student(plan="online"), "spaced": student(plan="spaced")}
+    arms["spaced"].space_interval_epochs = 0.5
+    fields = NET | {"num_seeds": 2, "teacher__stage": "gen1/gen1"} | fields
+    config = tiny.config_dict(arms, **fields)
+    config.stages_dir = str(stages_dir)
+    config.checkpoint.keep = 100
+    second = tiny.config_dict({"gen1": student()}, **NET, teacher__stage="gen0/gen0")
+    second.checkpoint.keep = 100
+    first = tiny.config_dict({"gen0": student(plan="none")}, **ALONE)
+    first.num_epochs = parent_epochs
+    config.stages = {"gen0": first, "gen1": second}
+    return from_config_dict(config)
+
+
+class World:
+    """Runs with shared programs and no report; notes which folders are trained in."""
+
+    def __init__(self, folder, patch):
+        self.folder, self.trained, self._engines = folder, [], {}
+        self.stop_at = None
+        patch.setitem(MODELS, "norm_mlp", NormMLP)
+        patch.setattr(train, "Engine", self._engine)
+        patch.setattr(train.report, "build", lambda path: None)
+        advance = train.Loop._advance
+
+        def noted(loop, *args):
+            name = loop._path.name.split("-")[0]
+            if (name, args[0]) == self.stop_at:
+                raise ConnectionAbortedError("killed")
+            self.trained.append(name)
+            return advance(loop, *args)
+
+        patch.setattr(train.Loop, "_advance", noted)
+
+    def _engine(self, parts):
+        return self._engines.setdefault(fingerprint(parts.config), Engine(parts))
+
+    def run(self, config, name):
+        """Return the workdir, and where training took place, in order."""
+        self.trained.clear()
+        spaced_kd.run(config, self.folder / name)
+        return self.folder / name, list(dict.fromkeys(self.trained))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        yield World(tmp_path_factory.mktemp("chain"), patch)
+
+
+@pytest.fixture(scope="module")
+def whole(world):
+    """An uninterrupted chain; its stages are shared with the tests below."""
+    config = chain(world.folder / "shared")
+    path, trained_in = world.run(config, "run")
+    sets = {config.data: data.load(config.data)}
+    sets |= {stage.data: sets[config.data] for stage in config.stages.values()}
+    folders = stages.folders(config, path, sets)
+    folders |= stages.folders(config.stages["gen1"], path.parent / "shared", sets)
+    return SimpleNamespace(
+        path=path, config=config, trained=trained_in, data=sets, folders=folders
+    )
+
+
+def _last(path):
+    saved = CheckpointLine(path / "checkpoints", keep=2).latest()
+    assert saved is not None
+    body = json.loads((saved.path / "manifest.json").read_text())["body"]
+    return {name: leaf["sha256"] for name, leaf in body["leaves"].items()}
+
+
+def test_a_stage_is_trained_once(world, whole):
+    """Hours would be spent again, and runs that share a teacher would not."""
+    assert whole.trained == ["gen0", "gen1", "run"]
+    assert world.run(whole.config, "run")[1] == []
+    other = chain(world.folder / "shared", progress="plain")
+    path, trained_in = world.run(other, "other")
+    assert trained_in == ["other"]
+    assert (
+        read_json(path / "stages.json")["teacher"]["weights"]
+        == (read_json(whole.path / "stages.json")["teacher"]["weights"])
+    )
+    starts = read_json(whole.folders["gen1"] / "env.json")["starts"]
+    assert len(starts) == 1, "a finished stage was written to"
+
+
+def test_the_teacher_is_the_stages_network_in_every_repetition(whole):
+    """Breaks if the wrong repetition, network or moment teaches, or if it moves."""
+    stage = _last(whole.folders["gen1"])
+    wanted = {
+        name.replace("/gen1/", "/teacher/"): digest
+        for name, digest in stage.items()
+        if "/gen1/params/net/" in name or "/gen1/batch_stats/" in name
+    }
+    assert len({wanted[f"{k}/teacher/params/net/head/kernel"] for k in (0, 1)}) == 2
+    assert any("batch_stats" in name for name in wanted)
+    checkpoints = sorted((whole.path / "checkpoints").iterdir())
+    assert len(checkpoints) > 4
+    for folder in checkpoints:
+        leaves = json.loads((folder / "manifest.json").read_text())["body"]["leaves"]
+        found = {name: leaves[name]["sha256"] for name in wanted}
+        assert found == wanted, folder.name
+
+
+def test_the_teacher_is_evaluated_once_with_the_stages_accuracy(whole):
+    """Breaks if the run's teacher scores otherwise than where it was trained."""
+    rows = [
+        row
+        for row in read_rows(whole.path / "metrics.jsonl")
+        if row["network"] == "teacher"
+    ]
+    assert [(r["phase"], r["seed"], r["step"]) for r in rows] == [
+        ("eval", 0, 0),
+        ("eval", 1, 0),
+    ]
+    stage = load(whole.folders["gen1"]).students["gen1"]
+    assert [r["eval/teacher/acc1"] for r in rows] == list(stage.acc1_last.per_seed)
+    found = load(whole.path)
+    assert found.complete and found.teacher and found.teacher.updates == 0
+
+
+def test_the_origin_of_a_teacher_is_on_record(whole):
+    """stages.json is what the report shows and what later starts are held to."""
+    (role, origin), *more = read_json(whole.path / "stages.json").items()
+    assert (role, more) == ("teacher", [])
+    stage = whole.config.stages["gen1"]
+    assert origin["config_fingerprint"] == fingerprint(stage)
+    assert origin["data_fingerprint"] == whole.data[stage.data].fingerprint
+    assert (whole.path / origin["folder"]).resolve() == whole.folders["gen1"]
+    assert origin["folder"].endswith(origin["key"][:16])
+    assert (origin["updates"], origin["backward_passes"]) == (8, 8)
+    parent = origin["parents"]["teacher"]
+    assert (parent["stage"], parent["network"]) == ("gen0", "gen0")
+    assert parent["parents"] == {}
+
+
+def test_a_kill_in_a_stage_or_in_the_run_leaves_no_trace(world, whole, tmp_path):
+    """The same command goes on where it was, and ends bitwise where it would have."""
+    config = chain(tmp_path)
+    for where in (("gen1", 1), ("again", 3)):
+        world.stop_at = where
+        with pytest.raises(ConnectionAbortedError):
+            world.run(config, "again")
+        assert world.trained, where
+    world.stop_at = None
+    path, trained_in = world.run(config, "again")
+    assert trained_in == ["again"]
+    assert _last(path) == _last(whole.path)
+    for log in ("metrics.jsonl", "plan.json", "results.json"):
+        theirs = (whole.path / log).read_text()
+        if log != "results.json":  # which holds seconds
+            assert (path / log).read_text() == theirs
+    assert load(path).students == load(whole.path).students
+
+
+def _copy(whole, tmp_path, *, damage=None):
+    """Return a copy of the run's folder beside one of its stages."""
+    for name in ("run", "shared"):
+        shutil.copytree(whole.path.parent / name, tmp_path / name)
+    config = dataclasses.replace(whole.config, stages_dir=str(tmp_path / "shared"))
+    stage = tmp_path / "shared" / whole.folders["gen1"].name
+    return config, tmp_path / "run", stage
+
+
+def test_another_teacher_than_the_run_began_with_is_refused(whole, tmp_path):
+    """A stage that was trained anew with other numbers would pass for the same."""
+    config, path, stage = _copy(whole, tmp_path)
+    stages.take(config, path, whole.data)
+    line = CheckpointLine(stage / "checkpoints", keep=2)
+    saved = line.latest()
+    assert saved is not None
+    arrays = {name: jnp.asarray(value) for name, value in line.read(saved).items()}
+    arrays["1/gen1/params/net/head/bias"] += 1e-6
+    line.save(saved.tick, arrays, saved.info)
+    with pytest.raises(CheckpointError, match="its weights have changed") as caught:
+        stages.take(config, path, whole.data)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+def _damage(checkpoint):
+    body = json.loads((checkpoint / "manifest.json").read_text())["body"]
+    largest = max(
+        (checkpoint / name for name in body["files"]), key=lambda p: p.stat().st_size
+    )
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+
+
+def test_a_stage_that_is_not_whole_teaches_nobody(whole, tmp_path):
+    """Earlier weights of the network, or broken ones, would teach."""
+    config, path, stage = _copy(whole, tmp_path)
+    assert trained.is_finished(stage)
+    zero, first, middle, last = sorted((stage / "checkpoints").iterdir())
+    _damage(last)
+    assert not trained.is_finished(stage)
+    shutil.rmtree(middle)
+    shutil.rmtree(zero)
+    with pytest.raises(CheckpointError, match="gen1 has 4 of 8 updates; run the same"):
+        stages.take(config, path, whole.data)
+    _damage(first)
+    with pytest.raises(CheckpointError, match="none of the 2 checkpoints"):
+        stages.take(config, path, whole.data)
+
+
+def test_a_stage_in_use_says_by_whom_and_which_flag_helps(whole, tmp_path):
+    """Another --workdir would not help a run that shares its stages."""
+    config = dataclasses.replace(whole.config, stages_dir=str(tmp_path))
+    folder = tmp_path / whole.folders["gen0"].name
+    with (
+        workdir.lock(folder),
+        pytest.raises(
+            LockedError,
+            match=r"gen0-\w+ is in use by process .* another "
+            r"--config.stages_dir",
+        ),
+    ):
+        spaced_kd.run(config, tmp_path / "run")
+
+
+def test_a_finished_run_does_not_need_its_stages(world, whole, tmp_path):
+    """To report a run again would train its teacher again."""
+    config, path, _ = _copy(whole, tmp_path)
+    shutil.rmtree(tmp_path / "shared")
+    world.trained.clear()
+    assert spaced_kd.run(config, path).complete
+    assert world.trained == []
+    assert (path / "stages.json").exists()
+
+
+def _sets(config):
+    every = [config, *config.stages.values()]
+    every += [s for stage in every[1:] for s in stage.stages.values()]
+    return {c.data: SimpleNamespace(fingerprint="f") for c in every}
+
+
+def _key(**fields):
+    config = chain("anywhere", **fields)
+    return stages.key(config.stages["gen1"], _sets(config))
+
+
+CHANGES = {
+    "the seed": {"seed": 1},
+    "the repetitions": {"num_seeds": 3},
+    "a parent": {"parent_epochs": 2},
+}
+SAME = {
+    "its own folder": {"checkpoint__every_seconds": 9.0},
+    "the display": {"progress": "plain"},
+    "the run it serves": {"num_epochs": 2},
+    "where the data lie": {"data__dir": "elsewhere"},
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_stage_is_another_one_with(what):
+    assert _key(**CHANGES[what]) != _key()
+
+
+@pytest.mark.parametrize("what", SAME)
+def test_a_stage_stays_the_same_whatever(what):
+    assert _key(**SAME[what]) == _key()
+
+
+def test_a_stage_is_another_one_with_other_data():
+    config = chain("anywhere")
+    sets = _sets(config)
+    other = {data: SimpleNamespace(fingerprint="g") for data in sets}
+    assert stages.key(config, sets) != stages.key(config, other)
+
+
+BASE = {"gen0": {"teacher__model": "none"}}
+
+
+def _chained(own=None, *, students=None, base=None):
+    """Return the fields of a run with stages; `base`: name -> fields of a stage."""
+    config = tiny.config_dict(
+        students, **({"teacher__stage": "gen0/gen0"} | (own or {}))
+    )
+    for name, fields in (BASE if base is None else base).items():
+        plan = "online" if "teacher__stage" in fields else "none"
+        arms = {name: student(plan=plan)}
+        config.stages[name] = tiny.config_dict(arms, **fields)
+    return config
+
+
+CIRCLE = {"gen0": {"teacher__stage": "x/x"}, "x": {"teacher__stage": "gen0/gen0"}}
+REFUSED_NAMES = {
+    "an unknown stage": (
+        {"teacher__stage": "gn0/gen0"},
+        BASE,
+        r"\.teacher\.stage='gn0/gen0': stage='gn0' is unknown; did you mean 'gen0'",
+    ),
+    "an unknown network": (
+        {"teacher__stage": "gen0/gen"},
+        BASE,
+        r"network of stage 'gen0'='gen' is unknown; did you mean 'gen0'",
+    ),
+    "no network": ({"teacher__stage": "gen0"}, BASE, "give STAGE/NETWORK"),
+    "no stages": ({}, {}, r"is unknown\. Known: none"),
+    "a circle": (
+        {},
+        CIRCLE,
+        r"config\.stages\.x\.teacher\.stage='gen0/gen0' closes .* gen0 -> x -> gen0;",
+    ),
+    "an odd name": (
+        {"teacher__stage": "a b/c"},
+        {"a b": {"teacher__model": "none"}},
+        "a stage's name must be letters",
+    ),
+    "a mistake in a stage": (
+        {},
+        {"gen0": {"teacher__model": "none", "student__temperature": -1.0}},
+        r"config\.stages\.gen0\.student\.temperature=-1\.0 is too small",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED_NAMES)
+def test_a_name_that_leads_nowhere_is_refused_in_one_line(what):
+    own, base, words = REFUSED_NAMES[what]
+    with pytest.raises(ConfigError, match=words) as caught:
+        from_config_dict(_chained(own, base=base))
+    assert "\n" not in str(caught.value)
+
+
+REFUSED = {
+    "DML beside a teacher": (
+        {"teacher__stage": ""},
+        {"s": student(method="dml")},
+        "owns both of its networks",
+    ),
+    "SHAKE without a trained teacher": (
+        {"teacher__stage": ""},
+        {"s": student(method="shake")},
+        "needs a trained teacher that stays as it is",
+    ),
+    "a trained teacher that learns": (
+        {"teacher__method": "kd"},
+        None,
+        "a trained teacher that learns no more",
+    ),
+    "a trained teacher with a tutor": (
+        {"tutor__stage": "gen0/gen0"},
+        None,
+        "a trained teacher that learns no more",
+    ),
+    "a trained teacher that is ahead": (
+        {},
+        {"s": student(plan="constant_ahead")},
+        "needs a teacher that trains",
+    ),
+    "its initial weights": (
+        {},
+        {"s": student(init="same")},
+        "config.teacher.stage brings it trained",
+    ),
+    "its clock": (
+        {"student__optim__schedule_clock": "teacher"},
+        None,
+        "stands still where config.teacher.stage",
+    ),
+    "a teacher's clock for itself": (
+        {"teacher__stage": "", "teacher__optim__schedule_clock": "teacher"},
+        None,
+        "schedule_clock='teacher' says nothing",
+    ),
+    "a teacher of two networks": (
+        {"teacher__stage": "", "teacher__method": "dml"},
+        None,
+        r"teacher\.method='dml' is for students",
+    ),
+    "a taught teacher without a tutor": (
+        {"teacher__stage": "", "teacher__method": "kd"},
+        None,
+        r"teacher\.method='kd' needs a trained network to learn from",
+    ),
+    "a tutor that nobody hears": (
+        {"teacher__stage": "", "tutor__stage": "gen0/gen0"},
+        None,
+        r"teacher\.method='hard' learns from no tutor",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_no_run_can_do_is_refused(what):
+    own, students, words = REFUSED[what]
+    config = from_config_dict(_chained(own, students=students))
+    with pytest.raises(ConfigError, match=words):
+        experiment.build(config, data.load(config.data))
+
+
+MISFITS = {
+    "other images": (
+        {"data__image_size": 4},
+        "4x4x3 images of 10 classes, but this run has 8x8x3 images",
+    ),
+    "other pixels": (
+        {"data__normalization": "imagenet"},
+        r"normalised otherwise .*normalization='imagenet'",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", MISFITS)
+def test_a_stage_that_does_not_fit_is_refused_before_it_is_trained(what, tmp_path):
+    """The mistake would show after hours, or never: the teacher would see badly."""
+    fields, words = MISFITS[what]
+    config = _chained(base={"gen0": BASE["gen0"] | fields})
+    with pytest.raises(ConfigError, match=words):
+        spaced_kd.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("compat", config_lib.COMPAT)
+def test_a_trained_teacher_is_in_eval_mode_whatever_compat_says(compat):
+    """The paper's and the released choices are about a teacher in training."""
+    config = from_config_dict(_chained({"compat": compat}))
+    (arm,) = {(s.teacher_bn, s.init) for s in config.students.values()}
+    assert arm == ("running", "different")
+    # A stage is a run of its own, which follows its own field.
+    assert config.stages["gen0"].compat == "recommended"
+
+
+def test_a_stage_shares_the_seeds_of_the_run_and_nothing_else_of_its_training():
+    own = {"seed": 5, "num_seeds": 3, "data__dir": "there", "num_epochs": 7}
+    stage = from_config_dict(_chained(own)).stages["gen0"]
+    assert (stage.seed, stage.num_seeds, stage.data.dir) == (5, 3, "there")
+    assert stage.num_epochs == 3
+
+
+def test_every_generation_begins_with_other_weights(whole):
+    """Born-again networks are initialised anew, not with their teacher's start."""
+    starts = []
+    third = whole.config
+    second = third.stages["gen1"]
+    for config, name in (
+        (third, "gen2"),
+        (second, "gen1"),
+        (second.stages["gen0"], "gen0"),
+    ):
+        parts = experiment.build(config, whole.data[config.data])
+        states = experiment.init_states(parts)
+        starts += [np.array(s[name].params["net"]["head"]["kernel"]) for s in states]
+    assert len({start.tobytes() for start in starts}) == 6
+
+
+def _logits(variables, image, train):
+    """The network of these tests, written out."""
+    params, stats = variables["params"], variables["batch_stats"]["BatchNorm_0"]
+    dense = lambda name, x: x @ params[name]["kernel"] + params[name]["bias"]
+    x = dense("Dense_0", image.reshape(len(image), -1))
+    mean, var = (x.mean(0), x.var(0)) if train else (stats["mean"], stats["var"])
+    norm = params["BatchNorm_0"]
+    x = (x - mean) / jnp.sqrt(var + 1e-5) * norm["scale"] + norm["bias"]
+    return dense("head", jnp.maximum(x, 0))
+
+
+def _step_by_hand(parts, seed, learner, taught_by):
+    """One step of SGD on 0.7 CE + 0.3 * 9 KL(teacher || student; T = 3)."""
+    train_set, dataset = parts.dataset.train, parts.dataset
+    rows = parts.streams[seed].teacher.indices(0, 1)[0]
+    image = (train_set.image[rows] / 255 - np.array(dataset.mean)) / dataset.std
+    target = jax.nn.softmax(_logits(taught_by, image, False) / 3)
+    label = np.asarray(train_set.label)[rows]
+
+    def loss(params):
+        logits = _logits(learner | {"params": params}, image, True)
+        hard = -jax.nn.log_softmax(logits)[np.arange(len(rows)), label]
+        soft = target * (jnp.log(target) - jax.nn.log_softmax(logits / 3))
+        return (0.7 * hard + 0.3 * 9 * soft.sum(1)).mean()
+
+    grads = jax.grad(loss)(learner["params"])
+    step = lambda p, g: p - 0.05 * (g + 5e-4 * p)
+    return jax.tree.map(step, learner["params"], grads)
+
+
+def _trained(parts, role, seed):
+    """Return variables whose running statistics are not those of a batch."""
+    rng = np.random.default_rng(seed)
+    template = experiment.state_template(parts)[seed][role].variables
+    draw = lambda leaf: jnp.asarray(rng.uniform(0.1, 0.5, leaf.shape), leaf.dtype)
+    return jax.tree.map(draw, template)
+
+
+TAUGHT = {
+    "the teacher by its tutor": ("teacher", "tutor"),
+    "a student by its trained teacher": ("s", "teacher"),
+}
+
+
+@pytest.mark.parametrize("who", TAUGHT)
+def test_a_trained_network_teaches_in_eval_mode(who, whole):
+    """A step of TAKD, and of a student in lockstep, against one written by hand.
+
+    Breaks if a trained network shows its outputs in training mode, moves, or teaches
+    another repetition than its own.
+    """
+    learner, role = TAUGHT[who]
+    fields = NET | {"num_seeds": 2, "chunk_steps": 1}
+    own = {"teacher__stage": "", f"{role}__stage": "gen0/gen0"}
+    own |= {f"{'teacher' if role == 'tutor' else 'student'}__feature_weight": 0.0}
+    if role == "tutor":
+        own |= {"teacher__method": "kd"}
+    arm = student(plan="offline" if role == "tutor" else "online")
+    base = {"gen0": fields | BASE["gen0"]}
+    config = from_config_dict(_chained(fields | own, students={"s": arm}, base=base))
+    parts = experiment.build(config, data.load(config.data))
+    given = [_trained(parts, role, seed) for seed in (0, 1)]
+    states = experiment.init_states(parts, {role: given})
+    before = jax.tree.map(np.array, states)
+    members = () if role == "tutor" else (Member("s"),)
+    tick = Lockstep(0, 1, members, teacher=role == "tutor")
+    states, _ = Engine(parts).advance(states, tick)
+    for k, state in enumerate(states):
+        expected = _step_by_hand(parts, k, before[k][learner].variables, given[k])
+        found = state[learner].variables["params"]
+        chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-6)
+        chex.assert_trees_all_equal(state[role].variables, given[k])
