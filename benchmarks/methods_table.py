@@ -29,9 +29,14 @@ TITLES = (
 )
 
 
+def last(net: NetworkResult) -> str:
+    """Return the last accuracy of a network that has finished."""
+    return str(net.acc1_last) if net.complete else "unfinished"
+
+
 def minus(net: NetworkResult, base: NetworkResult | None) -> str:
-    """Return the paired difference of the last accuracies, "" without a base."""
-    if base is None:
+    """Return the paired difference of the last accuracies, "" where there is none."""
+    if base is None or not (net.complete and base.complete):
         return ""
     pairs = zip(net.acc1_last.per_seed, base.acc1_last.per_seed, strict=True)
     return str(
@@ -54,9 +59,9 @@ def rows(run: str, students: Mapping[str, NetworkResult]) -> Iterator[tuple[str,
         yield (
             method,
             run,
-            str(students["baseline"].acc1_last),
-            str(plain.acc1_last),
-            str(spaced.acc1_last),
+            last(students["baseline"]),
+            last(plain),
+            last(spaced),
             f"{plain.updates:,} / {spaced.updates:,}",
             minus(spaced, plain),
             minus(spaced, students.get(f"{method}_twice")),

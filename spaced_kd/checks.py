@@ -138,7 +138,7 @@ def teacher_outputs(
     config: TeacherConfig, method: Method, outputs: ModelOutput
 ) -> None:
     """Refuse a teacher with a head that nothing trains, or without one that is due."""
-    _refuse_soft_head(method, outputs, f"config.teacher.model='{config.model}'")
+    _refuse_soft_head(config, method, outputs, "config.teacher")
     _refuse_one_head(config, method, outputs, "config.teacher")
 
 
@@ -147,7 +147,7 @@ def student_outputs(
 ) -> None:
     """Refuse a network that the method, or what is quoted of it, does not fit."""
     field = f"config.students.{name}"
-    _refuse_soft_head(method, outputs, f"{field}.model='{config.model}'")
+    _refuse_soft_head(config, method, outputs, field)
     _refuse_one_head(config, method, outputs, field)
     _refuse_branches_amiss(config, method, outputs, field)
     # The baseline inherits the field from `config.student` and may ignore it.
@@ -158,12 +158,17 @@ def student_outputs(
         )
 
 
-def _refuse_soft_head(method: Method, outputs: ModelOutput, field: str) -> None:
+def _refuse_soft_head(
+    config: StudentConfig | TeacherConfig,
+    method: Method,
+    outputs: ModelOutput,
+    field: str,
+) -> None:
     if outputs.soft_logits is not None and SOFT_HEAD not in method.trains:
         raise ConfigError(
-            f"{field} has a head that only soft targets train, and this "
-            "network has no teacher; choose the model without it, or set its "
-            "arch.second_head=False."
+            f"{field}.model='{config.model}' has a head that only soft targets train, "
+            "and this network has no teacher; choose the model without it, or set "
+            f"{field}.arch.second_head=False."
         )
 
 

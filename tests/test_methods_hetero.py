@@ -217,7 +217,7 @@ def test_dho_needs_a_second_head():
 
 def test_a_student_of_labels_alone_cannot_have_a_second_head():
     config = tiny.config({"s": student(plan="none", arch={"second_head": True})})
-    with pytest.raises(ConfigError, match=r"arch\.second_head=False"):
+    with pytest.raises(ConfigError, match=r"students\.s\.arch\.second_head=False"):
         experiment.build(config, data.load(config.data))
 
 

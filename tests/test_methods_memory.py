@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.special
 import tiny
+from jax.test_util import check_grads
 
 from spaced_kd import data, experiment
 from spaced_kd.config import StudentConfig, student
@@ -394,3 +395,21 @@ def test_the_adaptive_rate_is_the_released_one_step_by_step():
         memory = method.memory.remember(memory, None, None, None, told)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert found[-1] > 0.65  # the straight line would be at 0.43
+
+
+@pytest.mark.parametrize("name", ["dlb", "ps_kd", "dml"])
+def test_gradients_are_the_slopes_of_the_losses(name):
+    method = _method(name, temperature=2.0)
+    rows = 2 * B if name == "dlb" else B
+    memory = {"seen": jnp.array(True), "logits": jnp.asarray(EARLIER[:B], jnp.float32)}
+    if name == "ps_kd":
+        memory = jnp.asarray(np.tile(softmax(EARLIER[:B]), (N // B, 1)), jnp.float32)
+    phase = method.replay or method
+
+    def loss(logits):
+        outputs = _outputs(logits, EARLIER[:rows])
+        now = Now(jnp.int32(50), memory)
+        return phase.loss({}, outputs, None, _batch(LABELS[:rows]), now)[0]
+
+    logits = jnp.asarray(STUDENT[:rows], jnp.float32)
+    check_grads(loss, (logits,), order=1, modes=["rev"], eps=1e-2, rtol=1e-2)

@@ -38,7 +38,7 @@ SELF_TAUGHT = {
     "twice": student(plan="interleaved"),
     "spaced": student(plan="spaced", space_interval_epochs=0.5),
 }
-FIXED = ["shake"]  # learns from a trained teacher: tests/test_stages.py
+FIXED = ["shake"]  # from a trained teacher
 TAUGHT = [name for name in METHODS if name not in (*config_lib.WITHOUT_TEACHER, *FIXED)]
 ALONE = [
     name
@@ -61,6 +61,11 @@ EVERY_METHOD = {
 EVERY_METHOD_ALONE = {
     f"{method}_{plan}": student(plan=plan, method=method, space_interval_epochs=1.0)
     for method in ALONE
+    for plan in ("online", "spaced")
+}
+EVERY_METHOD_FIXED = {
+    f"{method}_{plan}": student(plan=plan, method=method, space_interval_epochs=1.0)
+    for method in FIXED
     for plan in ("online", "spaced")
 }
 MODELS = {"teacher__model": "tiny_cnn", "student__model": "tiny_cnn"}
@@ -125,6 +130,18 @@ def every_method_alone(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def every_method_fixed(tmp_path_factory):
+    """Each method whose teacher was trained before, plain and spaced."""
+    path = tmp_path_factory.mktemp("every_method_fixed")
+    narrow = {"teacher__model": "none", "student__model": "narrow_mlp"}
+    stage = tiny.config_dict({"first": student(plan="none")}, num_epochs=1, **narrow)
+    fields = {"teacher__stage": "before/first", "student__model": "narrow_mlp"}
+    fields |= {"stages": {"before": stage}}
+    with _whole_run(path, EVERY_METHOD_FIXED, 1, **fields) as run:
+        yield run
+
+
+@pytest.fixture(scope="module")
 def teacher_with_memory(tmp_path_factory):
     """A teacher that remembers its last batch, and a student that follows it."""
     path = tmp_path_factory.mktemp("teacher_with_memory")
@@ -179,13 +196,12 @@ def test_resuming_from_every_tick_is_bitwise_exact(whole, resume_one):
 @pytest.fixture
 def run_of(request):
     """Return a function: the finished run that has students of a method."""
-    with_teacher = [*TAUGHT, "shuffled"]
-    return lambda method: request.getfixturevalue(
-        "every_method" if method in with_teacher else "every_method_alone"
-    )
+    of = dict.fromkeys(ALONE, "every_method_alone")
+    of |= dict.fromkeys(FIXED, "every_method_fixed")
+    return lambda method: request.getfixturevalue(of.get(method, "every_method"))
 
 
-@pytest.mark.parametrize("method", [*TAUGHT, "shuffled", *ALONE])
+@pytest.mark.parametrize("method", [*TAUGHT, "shuffled", *ALONE, *FIXED])
 def test_resuming_any_method_in_its_replay_is_bitwise_exact(
     run_of, resume_from, method
 ):
@@ -226,7 +242,7 @@ def test_a_teachers_memory_is_resumed_bitwise(
     assert (resume_from(run, tick) != _expected(run, tick + 1)) == forgotten
 
 
-@pytest.mark.parametrize("method", [*TAUGHT, "shuffled", *ALONE])
+@pytest.mark.parametrize("method", [*TAUGHT, "shuffled", *ALONE, *FIXED])
 def test_any_method_learns_with_spacing_and_without(run_of, method):
     """Spacing needs nothing special: as many updates, and the loss falls."""
     run = run_of(method)
@@ -235,7 +251,8 @@ def test_any_method_learns_with_spacing_and_without(run_of, method):
     for plan in ("online", "spaced"):
         name = f"{method}_{plan}"
         # Who is its own teacher also learns ahead of each replay.
-        updates = 14 if method in ALONE and plan == "spaced" else 7
+        twice = plan == "spaced" and method in (*ALONE, *FIXED)
+        updates = 14 if twice else 7
         assert run.results.students[name].updates == updates
         course = [v for r in rows if (v := r.get(f"student/{name}/loss"))]
         assert course[-1] < course[0]
