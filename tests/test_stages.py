@@ -17,7 +17,7 @@ import tiny
 
 import spaced_kd
 from spaced_kd import config as config_lib
-from spaced_kd import data, experiment, main, stages, train, trained, workdir
+from spaced_kd import data, experiment, ledger, main, stages, train, trained, workdir
 from spaced_kd.checkpoint import CheckpointLine
 from spaced_kd.config import fingerprint, from_config_dict, student
 from spaced_kd.engine import Engine
@@ -173,6 +173,7 @@ def test_the_teacher_is_evaluated_once_with_the_stages_accuracy(whole):
     assert [r["eval/teacher/acc1"] for r in rows] == list(stage.acc1_last.per_seed)
     found = load(whole.path)
     assert found.complete and found.teacher and found.teacher.updates == 0
+    assert "The teacher was trained before this run" in found.table()
 
 
 def test_the_origin_of_a_teacher_is_on_record(whole):
@@ -505,6 +506,27 @@ def test_a_stage_that_does_not_fit_is_refused_before_it_is_trained(what, tmp_pat
     with pytest.raises(ConfigError, match=words):
         spaced_kd.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+SUMMARIES = {
+    "finished": ({}, "teacher mlp, trained in stage gen0/gen0; 3 epochs of 7 steps"),
+    "tutored": (
+        {"teacher__stage": "", "tutor__stage": "gen0/gen0", "teacher__method": "kd"},
+        "teacher mlp (kd), taught by mlp of stage gen0/gen0: 21 updates in 3 epochs",
+    ),
+    "self-taught": (
+        {"teacher__stage": "", "teacher__method": "ps_kd"},
+        "teacher mlp (ps_kd): 21 updates in 3 epochs",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SUMMARIES)
+def test_a_run_says_first_how_its_teacher_comes_about(kind):
+    own, words = SUMMARIES[kind]
+    config = from_config_dict(_chained(own))
+    first, *_ = ledger.summary(experiment.build(config, data.load(config.data)))
+    assert first.startswith(words)
 
 
 @pytest.mark.parametrize("compat", config_lib.COMPAT)
