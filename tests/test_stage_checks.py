@@ -218,3 +218,13 @@ def test_a_stage_shares_the_seeds_of_the_run_and_nothing_else_of_its_training():
     stage = from_config_dict(chained(own)).stages["gen0"]
     assert (stage.seed, stage.num_seeds, stage.data.dir) == (5, 3, "there")
     assert stage.num_epochs == 3
+
+
+def test_a_network_that_learned_with_a_peer_teaches_without_it():
+    """Two networks would be given where one is expected."""
+    fields = chained()
+    fields.stages.gen0.students = {"gen0": student(method="dml", dml_peer="tiny_cnn")}
+    config, sets = from_config_dict(fields), {}
+    stages.load_data(config, sets)
+    stages.refuse_misfit(config, sets)
+    assert config.teacher.model == "mlp"
