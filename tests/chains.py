@@ -21,7 +21,8 @@ class NormMLP(Model):
 
 # Eight steps in two chunks: one program for each network and phase.
 NET = {"teacher__model": "norm_mlp", "student__model": "norm_mlp", "num_epochs": 1}
-NET |= {"data__num_train_examples": 128}
+NET |= {"data__num_train_examples": 128, "student__feature_weight": 0.0}
+NET |= {"teacher__feature_weight": 0.0}
 ALONE = NET | {"teacher__model": "none"}
 
 

@@ -308,31 +308,49 @@ def _logits(variables, image, train):
     return dense("head", jnp.maximum(x, 0))
 
 
-def _step_by_hand(parts, seed, learner, taught_by):
-    """One step of SGD on 0.7 CE + 0.3 * 9 KL(teacher || student; T = 3)."""
-    train_set, dataset = parts.dataset.train, parts.dataset
-    rows = parts.streams[seed].teacher.indices(0, 1)[0]
-    image = (train_set.image[rows] / 255 - np.array(dataset.mean)) / dataset.std
+@jax.jit
+def _gradient_by_hand(params, stats, taught_by, image, label):
+    """Of 0.7 CE + 0.3 * 9 KL(teacher || student; T = 3), means over the batch."""
     target = jax.nn.softmax(_logits(taught_by, image, False) / 3)
-    label = np.asarray(train_set.label)[rows]
 
     def loss(params):
-        logits = _logits(learner | {"params": params}, image, True)
-        hard = -jax.nn.log_softmax(logits)[np.arange(len(rows)), label]
+        logits = _logits({"params": params, "batch_stats": stats}, image, True)
+        hard = -jax.nn.log_softmax(logits)[jnp.arange(len(image)), label]
         soft = target * (jnp.log(target) - jax.nn.log_softmax(logits / 3))
         return (0.7 * hard + 0.3 * 9 * soft.sum(1)).mean()
 
-    grads = jax.grad(loss)(learner["params"])
-    step = lambda p, g: p - 0.05 * (g + 5e-4 * p)
-    return jax.tree.map(step, learner["params"], grads)
+    return jax.grad(loss)(params)
 
 
-def _trained(parts, role, seed):
-    """Return variables whose running statistics are not those of a batch."""
-    rng = np.random.default_rng(seed)
-    template = experiment.state_template(parts)[seed][role].variables
-    draw = lambda leaf: jnp.asarray(rng.uniform(0.1, 0.5, leaf.shape), leaf.dtype)
-    return jax.tree.map(draw, template)
+def _step_by_hand(parts, seed, learner, taught_by):
+    """Return the parameters after one step of SGD on the first batch."""
+    train_set, dataset = parts.dataset.train, parts.dataset
+    rows = parts.streams[seed].teacher.indices(0, 1)[0]
+    image = (train_set.image[rows] / 255 - np.array(dataset.mean)) / dataset.std
+    label = np.asarray(train_set.label)[rows]
+    params, stats = learner["params"], learner["batch_stats"]
+    grads = _gradient_by_hand(params, stats, taught_by, image, label)
+    step = lambda p, g: p - 0.05 * (np.asarray(g) + 5e-4 * p)
+    return jax.tree.map(step, params, grads)
+
+
+def _states(parts, *names):
+    """Return states of drawn numbers; running statistics are not those of a batch."""
+    states = []
+    for seed, template in enumerate(experiment.state_template(parts)):
+        rng = np.random.default_rng(seed)
+        draw = lambda leaf, rng=rng: jnp.asarray(
+            rng.uniform(0.1, 0.5, leaf.shape), leaf.dtype
+        )
+        zero = lambda leaf: jnp.asarray(np.zeros(leaf.shape, leaf.dtype))
+        state = jax.tree.map(zero, template)
+        for name in names:
+            drawn = jax.tree.map(draw, template[name].variables)
+            params = {"net": drawn["params"], "method": {}}
+            stats = drawn["batch_stats"]
+            state[name] = state[name].replace(params=params, batch_stats=stats)
+        states.append(state)
+    return states
 
 
 TAUGHT = {
@@ -351,21 +369,20 @@ def test_a_trained_network_teaches_in_eval_mode(who, whole):
     learner, role = TAUGHT[who]
     fields = NET | {"num_seeds": 2, "chunk_steps": 1}
     own = {"teacher__stage": "", f"{role}__stage": "gen0/gen0"}
-    own |= {f"{'teacher' if role == 'tutor' else 'student'}__feature_weight": 0.0}
     if role == "tutor":
         own |= {"teacher__method": "kd"}
     arm = student(plan="offline" if role == "tutor" else "online")
     base = {"gen0": fields | BASE["gen0"]}
     config = from_config_dict(chained(fields | own, students={"s": arm}, base=base))
     parts = experiment.build(config, data.load(config.data))
-    given = [_trained(parts, role, seed) for seed in (0, 1)]
-    states = experiment.init_states(parts, {role: given})
+    states = _states(parts, learner, role)
     before = jax.tree.map(np.array, states)
     members = () if role == "tutor" else (Member("s"),)
     tick = Lockstep(0, 1, members, teacher=role == "tutor")
     states, _ = Engine(parts).advance(states, tick)
     for k, state in enumerate(states):
-        expected = _step_by_hand(parts, k, before[k][learner].variables, given[k])
+        taught_by = before[k][role].variables
+        expected = _step_by_hand(parts, k, before[k][learner].variables, taught_by)
         found = state[learner].variables["params"]
         chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-6)
-        chex.assert_trees_all_equal(state[role].variables, given[k])
+        chex.assert_trees_all_equal(state[role].variables, taught_by)
