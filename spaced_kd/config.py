@@ -235,6 +235,12 @@ class OptimConfig:
         "sgd: added to the gradient (coupled); adamw: decoupled (released: 0.05)",
         low=0.0,
     )
+    sam_rho: float = option(
+        0.0,
+        "SAM (Foret et al., ICLR 2021): take the gradient this far uphill, a Euclidean "
+        "distance (often 0.05), for a second pass at each update; 0: none",
+        low=0.0,
+    )
     decay_on: str = option(
         "all",
         "what decays: all parameters (released ResNets), or matrices (released "

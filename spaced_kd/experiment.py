@@ -185,6 +185,7 @@ class Experiment:
             rate,
             optim.schedule_clock,
             self.config.micro_batches,
+            optim.sam_rho,
         )
 
 

@@ -412,29 +412,33 @@ def passes_per_step(
     A forward pass of the teacher that is made for a student's sake counts as the
     student's. Online students that see the teacher before its update, with the batch's
     statistics, need none: they share the teacher's training pass. What is computed
-    twice to save memory (remat, micro-batches) counts once.
+    twice to save memory (remat, micro-batches) counts once; SAM's two passes are two.
     """
     alone = BatchAxis()
     if isinstance(segment, Replay):
-        phase = _phase_of(students[segment.student], REPLAY, alone)
-        return {segment.student: _passes(phase, teacher is not None)}
+        student = students[segment.student]
+        phase = _phase_of(student, REPLAY, alone)
+        spent = _passes(student.network, phase, teacher is not None)
+        return {segment.student: spent}
     passes = {}
     if segment.teacher and teacher:
-        passes["teacher"] = _passes(teacher.method.whole, True)
+        passes["teacher"] = _passes(teacher.network, teacher.method.whole, True)
     for member in segment.members:
         student = students[member.student]
         extra = not segment.teacher or _needs_forward(student, member)
+        extra = extra and teacher is not None
         spent = [
-            _passes(_phase_of(student, kind, alone), extra and teacher is not None)
+            _passes(student.network, _phase_of(student, kind, alone), extra)
             for kind in member.updates
         ]
         passes[member.student] = (sum(f for f, _ in spent), sum(b for _, b in spent))
     return passes
 
 
-def _passes(phase: Phase, extra: bool) -> tuple[int, int]:
+def _passes(network: Network, phase: Phase, extra: bool) -> tuple[int, int]:
     taught = int(extra and phase.needs_teacher)
-    return phase.batches + taught, phase.batches
+    own = phase.batches * (2 if network.sam_rho else 1)
+    return own + taught, own
 
 
 def _needs_forward(student: Student, member: Member) -> bool:

@@ -1,0 +1,157 @@
+"""What a reviewer asks for, one field each: every control does what it is called."""
+
+import functools
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from spaced_kd import data, experiment, optim, steps
+from spaced_kd.config import OptimConfig, student
+from spaced_kd.engine import Engine
+from spaced_kd.layers import BatchNorm, Dense
+from spaced_kd.methods import hard
+from spaced_kd.models.base import Model
+from spaced_kd.parallel import BatchAxis
+from spaced_kd.schedule import Lockstep, Member, Replay
+from spaced_kd.state import TRUNK, init_state
+from spaced_kd.types import Batch, ModelOutput
+from spaced_kd.update import Network
+
+RATE, DECAY, RHO = 0.1, 0.01, 0.5
+
+
+class Linear(Model):
+    """Logits are a linear map of the pixels; with `norm` of normalised features."""
+
+    norm: bool = False
+
+    @nn.compact
+    def __call__(self, image, *, train, mask=None):
+        x = image.reshape(image.shape[0], -1)
+        if self.norm:
+            x = BatchNorm()(Dense(4)(x), train=train, mask=mask)
+        return ModelOutput(Dense(self.num_classes)(x), x)
+
+
+def _prepare(students, **fields):
+    config = tiny.config(students, **fields)
+    parts = experiment.build(config, data.load(config.data))
+    return parts, Engine(parts), experiment.init_states(parts)
+
+
+def _images(count):
+    return jax.random.normal(jax.random.key(0), (count, 2, 2, 3))
+
+
+def _step(batch, *, rho, norm=False):
+    """One update on the labels; returns the state before and after, and metrics."""
+    config = OptimConfig(learning_rate=RATE, weight_decay=DECAY)
+    rate = optim.learning_rate_schedule(config, 10, 100)
+    network = Network(
+        Linear(num_classes=5, norm=norm),
+        optim.make_optimizer(config),
+        rate,
+        sam_rho=rho,
+    )
+    variables = network.model.init(jax.random.key(1), batch.image, train=False)
+    state = init_state(variables, {}, network.tx)
+    labels = hard.make_loss(BatchAxis()).whole
+    step = steps.make_teacher_step(network, labels, BatchAxis())
+    new, _, measured = step(state, batch, jax.random.key(2), None)
+    return state, new, measured
+
+
+def _loss_and_grads(kernel, bias, x, label):
+    """Mean cross-entropy of a linear map and its gradient, in float64."""
+    logits = x @ kernel + bias
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    rows = np.arange(len(x))
+    loss = -np.log(p[rows, label]).mean()
+    p[rows, label] -= 1
+    return loss, x.T @ p / len(x), p.mean(0)
+
+
+def test_sam_takes_the_gradient_uphill_and_the_step_from_where_it_stood():
+    """Foret et al., Eq. 2 and 3, in NumPy; weight decay stays out of the climb."""
+    batch = Batch(_images(6), jnp.array([0, 1, 2, 3, 4, 0]))
+    state, new, measured = _step(batch, rho=RHO)
+    x = np.asarray(batch.image, np.float64).reshape(6, -1)
+    weights = state.params["net"]["Dense_0"]
+    w, b = (np.asarray(weights[k], np.float64) for k in ("kernel", "bias"))
+    loss, gw, gb = _loss_and_grads(w, b, x, batch.label)
+    norm = np.sqrt(np.square(gw).sum() + np.square(gb).sum())
+    above = w + RHO * gw / norm, b + RHO * gb / norm
+    _, up_w, up_b = _loss_and_grads(*above, x, batch.label)
+    got = new.params["net"]["Dense_0"]
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7)
+    close(got["kernel"], w - RATE * (up_w + DECAY * w))
+    close(got["bias"], b - RATE * (up_b + DECAY * b))
+    close(measured["loss"], loss)
+    # The climb is what moves the step, far above the tolerance.
+    assert np.abs(RATE * (up_w - gw)).max() > 1e-3
+
+
+def test_sam_at_no_distance_is_the_plain_update():
+    batch = Batch(_images(6), jnp.array([0, 1, 2, 3, 4, 0]))
+    plain, near = (_step(batch, rho=rho)[1] for rho in (0.0, 1e-6))
+    chex.assert_trees_all_close(plain, near, rtol=1e-5, atol=1e-6)
+
+
+def test_sam_moves_the_averages_of_batchnorm_once():
+    """A second move would weigh the batch double, and measure weights not kept."""
+    batch = Batch(3.0 + _images(6), jnp.array([0, 1, 2, 3, 4, 0]))
+    (_, plain, _), (start, sam, _) = (_step(batch, rho=r, norm=True) for r in (0, RHO))
+    chex.assert_trees_all_close(sam.batch_stats, plain.batch_stats, rtol=1e-6)
+    moved = sam.batch_stats["BatchNorm_0"]["mean"]
+    assert np.abs(moved - start.batch_stats["BatchNorm_0"]["mean"]).max() > 0.1
+    assert np.abs(sam.params["net"]["Dense_0"]["kernel"]).sum() != pytest.approx(
+        np.abs(plain.params["net"]["Dense_0"]["kernel"]).sum(), rel=1e-5
+    )
+
+
+def test_a_climb_leaves_out_the_parts_that_rest():
+    """Neither do they move, nor do they count in the distance."""
+    params = {"net": {"a": jnp.zeros(2), "branch": jnp.zeros(1)}, "method": jnp.ones(1)}
+    grads = {
+        "net": {"a": jnp.array([3.0, 4.0]), "branch": jnp.array([12.0])},
+        "method": jnp.array([7.0]),
+    }
+    above = optim.ascend(params, grads, 2.0, (TRUNK,))
+    np.testing.assert_allclose(above["net"]["a"], [1.2, 1.6], rtol=1e-6)
+    assert (above["net"]["branch"], above["method"]) == (0.0, 1.0)
+    level = jax.tree.map(jnp.zeros_like, grads)
+    chex.assert_trees_all_equal(optim.ascend(params, level, 2.0, (TRUNK,)), params)
+
+
+@functools.cache
+def _sam_run(**fields):
+    """Two updates with SAM, on the labels."""
+    students = {"s": student(plan="none", model="narrow_mlp")}
+    fields |= {"student__optim__sam_rho": RHO, "teacher__model": "none"}
+    _, engine, states = _prepare(students, **fields)
+    states, _ = engine.advance(states, Lockstep(0, 2, (Member("s"),), False))
+    return jax.device_get(states[0]["s"].params)
+
+
+@pytest.mark.parametrize("fields", [{"num_devices": 2}, {"micro_batches": 2}])
+def test_sam_climbs_by_the_gradient_of_the_whole_batch(fields):
+    """Not by that of a device's share or of a part, whose direction differs."""
+    chex.assert_trees_all_close(_sam_run(**fields), _sam_run(), rtol=1e-4, atol=1e-6)
+
+
+def test_sam_counts_twice_in_the_ledger():
+    """Its own passes, forward and backward; the frozen teacher answers once."""
+    students = {"on": student(plan="online"), "spaced": student(plan="spaced")}
+    parts, _, _ = _prepare(students, student__optim__sam_rho=0.1)
+    networks = parts.networks(BatchAxis())
+    cost = functools.partial(
+        steps.passes_per_step, teacher=networks.teacher, students=networks.students
+    )
+    assert cost(Lockstep(0, 1, (Member("on"),))) == {"teacher": (1, 1), "on": (2, 2)}
+    assert cost(Replay("spaced", 0, 1, 1)) == {"spaced": (3, 2)}
