@@ -61,9 +61,9 @@ def _teacher(config: Config) -> None:
                 "config.tutor.stage empty."
             )
         for name, student in config.students.items():
-            if student.plan == "constant_ahead":
+            if student.plan in ("constant_ahead", "lagged"):
                 raise ConfigError(
-                    f"config.students.{name}.plan='constant_ahead' needs a teacher "
+                    f"config.students.{name}.plan='{student.plan}' needs a teacher "
                     "that trains, but config.teacher.stage brings a trained one; take "
                     "plan='online'."
                 )

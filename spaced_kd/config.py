@@ -43,6 +43,7 @@ WITHOUT_TEACHER = ("hard", *SELF_TAUGHT, "dml")
 PLANS = (
     "none",
     "online",
+    "lagged",
     "interleaved",
     "spaced",
     "critical_period",
@@ -414,8 +415,8 @@ class StudentConfig(MethodConfig):
     space_interval_epochs: float = option(
         1.5,
         "space interval in epochs (the paper's s, the released interval_rate); for the "
-        "plans spaced, critical_period and constant_ahead; left open: 1.5, for self KD "
-        "4.0 (paper, Tables 1 and 2)",
+        "plans spaced, critical_period, constant_ahead and lagged; left open: 1.5, for "
+        "self KD 4.0 (paper, Tables 1 and 2)",
         low=0.0,
         by_method={"self_kd": 4.0},
     )

@@ -312,6 +312,8 @@ def _init_seed(experiment: Experiment, networks: Networks, keys: SeedKeys) -> Se
         own = experiment.config.students[name].init == "different"
         outputs, variables = start(student.network.model, own)
         state[name] = begin(student.network, student.method, outputs, variables, taught)
+        if experiment.config.students[name].plan == "lagged":
+            state[name] = state[name].replace(held=state["teacher"].variables)
     return state
 
 

@@ -21,6 +21,7 @@ class NetState(flax.struct.PyTreeNode):
     batch_stats: BatchNorm's running statistics, {} without BatchNorm.
     opt_state: the optimiser's, one for each of `PARTS`.
     memory: what the method remembers, () if nothing.
+    held: variables of the teacher that a student of plan "lagged" learns from, else ().
     """
 
     step: jax.Array
@@ -28,6 +29,7 @@ class NetState(flax.struct.PyTreeNode):
     batch_stats: Any
     opt_state: Any
     memory: Any = ()
+    held: Any = ()
 
     @property
     def variables(self) -> Variables:

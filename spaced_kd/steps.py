@@ -316,6 +316,9 @@ def _member_step(
     ]
 
     def step(state, batch, keys, views, stream_step):
+        if member.refresh:
+            due = stream_step % member.refresh == 0
+            state = _holding(state, views.before, due)
         measured: Metrics = {}
         for update in updates:
             state, measured = update(state, batch, keys, views, stream_step)
@@ -340,11 +343,8 @@ def _member_update(
         if forward is None:
             outputs = None
         elif views.outputs is None or _needs_forward(student, member):
-            # The lag alone says how far a teacher that is constantly ahead is.
-            updated = student.online_teacher == "after" and not member.lag
-            seen = views.after if updated else views.before
             key = _noise(keys, Role.FROZEN_TEACHER, state.step)
-            outputs = forward(seen, batch, key)
+            outputs = forward(_seen(student, member, state, views), batch, key)
         else:
             # Paper Alg. 1 as released: the teacher's own training pass, before its
             # update; costs nothing.
@@ -357,6 +357,24 @@ def _member_update(
         return student_step(state, batch, key, outputs, stream_step)
 
     return update
+
+
+def _seen(
+    student: Student, member: Member, state: NetState, views: _Views
+) -> Variables:
+    """Return the variables of the teacher that a student in lockstep learns from."""
+    if member.refresh:
+        return state.held
+    # The lag alone says how far a teacher that is constantly ahead is.
+    updated = student.online_teacher == "after" and not member.lag
+    return views.after if updated else views.before
+
+
+def _holding(state: NetState, teacher: Variables, due: jax.Array) -> NetState:
+    """Return a student's state, where it is due with the teacher as it stands now."""
+    # A branch: most steps then leave the teacher's weights unread.
+    held = lax.cond(due, lambda: teacher, lambda: state.held)
+    return state.replace(held=held)
 
 
 def _fetch(data: DeviceData, key, slot: Slots, axis: BatchAxis, spec) -> Batch:
@@ -444,7 +462,8 @@ def _passes(network: Network, phase: Phase, extra: bool) -> tuple[int, int]:
 def _needs_forward(student: Student, member: Member) -> bool:
     """Whether the teacher's own training pass is not what the student shall see."""
     other_teacher = student.online_teacher == "after" or student.teacher_bn == "running"
-    return member.lag > 0 or other_teacher or not student.teacher_noise
+    earlier = member.lag > 0 or member.refresh > 0
+    return earlier or other_teacher or not student.teacher_noise
 
 
 def slots_axes(slots: Any) -> Any:

@@ -82,7 +82,7 @@ def make_update(network: Network, phase: Phase, axis: BatchAxis) -> Update:
             memory = phase.memory.remember(
                 memory, passed.outputs, teacher_outputs, batch, passed.metrics
             )
-        new = NetState(
+        new = state.replace(
             step=state.step + 1,
             params=optim.descend(state.params, direction, rate),
             batch_stats=passed.batch_stats,

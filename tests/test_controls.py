@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny
 
-from spaced_kd import data, experiment, optim, steps
+from spaced_kd import data, experiment, ledger, optim, steps
 from spaced_kd.config import OptimConfig, student
 from spaced_kd.engine import Engine
 from spaced_kd.layers import BatchNorm, Dense
@@ -23,6 +23,7 @@ from spaced_kd.types import Batch, ModelOutput
 from spaced_kd.update import Network
 
 RATE, DECAY, RHO = 0.1, 0.01, 0.5
+LAGGED = Member("lagged", refresh=2)
 
 
 class Linear(Model):
@@ -42,6 +43,10 @@ def _prepare(students, **fields):
     config = tiny.config(students, **fields)
     parts = experiment.build(config, data.load(config.data))
     return parts, Engine(parts), experiment.init_states(parts)
+
+
+def _advance(engine, states, tick):
+    return engine.advance(states, tick)[0]
 
 
 def _images(count):
@@ -155,3 +160,34 @@ def test_sam_counts_twice_in_the_ledger():
     )
     assert cost(Lockstep(0, 1, (Member("on"),))) == {"teacher": (1, 1), "on": (2, 2)}
     assert cost(Replay("spaced", 0, 1, 1)) == {"spaced": (3, 2)}
+
+
+def test_a_lagged_student_learns_from_the_teacher_of_the_last_multiple():
+    """By hand: replays of one batch each, against copies of the teacher in time."""
+    students = {
+        "lagged": student(plan="lagged", space_interval_epochs=0.3),
+        "hand": student(plan="spaced"),
+    }
+    nets = {"teacher__model": "narrow_mlp", "student__model": "narrow_mlp"}
+    _, engine, states = _prepare(students, **nets)
+    for t in range(5):
+        if t % 2 == 0:
+            held = jax.device_get(states[0]["teacher"])
+        taught = [states[0] | {"teacher": held}]
+        own = _advance(engine, taught, Replay("hand", t, t + 1, t))[0]["hand"]
+        states[0]["hand"] = own
+        states = _advance(engine, states, Lockstep(t, t + 1, (LAGGED,)))
+    got, expected = (states[0][name].params for name in ("lagged", "hand"))
+    chex.assert_trees_all_close(got, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_lagged_student_costs_a_forward_pass_of_the_teacher():
+    parts, _, _ = _prepare({"s": student(plan="lagged", space_interval_epochs=1.0)})
+    described = ledger.describe_plan(parts)
+    net = described["networks"]["s"]
+    assert (net["forward_passes"], net["backward_passes"]) == (42, 21)
+    assert net["space_interval_steps"] == 7
+    segments = described["segments"]
+    assert {row["teacher_refresh"]["s"] for row in segments} == {7}
+    line = "s (kd, lagged): 21 updates, interval 1 epochs = 7 steps"
+    assert ledger.summary(parts)[1] == line

@@ -12,7 +12,7 @@ class Teaching(NamedTuple):
 
     teacher: it has one. apart: students learn beside it. alone: students do without.
     itself: of these, some are their own teacher. released: some of these replay when
-    the released code would.
+    the released code would. lagged: some learn from a teacher that is held back.
     """
 
     teacher: bool
@@ -20,6 +20,7 @@ class Teaching(NamedTuple):
     alone: bool
     itself: bool
     released: bool
+    lagged: bool
 
 
 def teaching(config: Mapping[str, Any], plan: Mapping[str, Any]) -> Teaching:
@@ -41,6 +42,7 @@ def teaching(config: Mapping[str, Any], plan: Mapping[str, Any]) -> Teaching:
             settings["plan"] == "spaced" and settings["trigger"] == "released"
             for settings in itself
         ),
+        lagged=any(settings["plan"] == "lagged" for settings in students),
     )
 
 

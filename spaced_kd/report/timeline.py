@@ -154,8 +154,8 @@ def _what_is_known(alone: list[bool]) -> str:
     if all(alone):
         return "batches met when t was learned"
     if any(alone):
-        return "teacher's updates, or batches met, at t"
-    return "teacher's updates when t was learned"
+        return "updates of t's teacher, or batches met at t"
+    return "updates of the teacher that taught t"
 
 
 def _steps(pieces: list[Knowledge]) -> tuple[list[float], list[float]]:
