@@ -16,13 +16,13 @@ Variants: `:paper` and `:recommended` (whom to follow, see `config.compat`), `:s
 (synthetic images, a small network, a minute).
 """
 
-from spaced_kd import recipes
+from spaced_kd import arms, recipes
 from spaced_kd.config import base_config
 
 
 def get_config(variant: str = "released"):
     config = base_config()
     recipes.cnn(config, "cifar100")
-    config.students = recipes.interval_sweep()
+    config.students = arms.interval_sweep()
     recipes.follow(config, variant)
     return config

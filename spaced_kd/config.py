@@ -365,6 +365,17 @@ class MethodConfig:
         "dml: the peer's architecture, a key of spaced_kd.models.MODELS; empty: the "
         "network's own",
     )
+    shake_scale: float = option(
+        3.1415,
+        "shake: standard deviation that all logits of the losses are brought to, over "
+        "the classes, and their mean to 0; 0: logits as they are",
+        low=0.0,
+    )
+    shake_hard_weight: float = option(
+        1.0,
+        "shake: weight of the shadow head's loss on labels (1: released; 0: paper)",
+        low=0.0,
+    )
     ps_kd_weight: float = option(
         0.8, "ps_kd: share of the network's own predictions at last", low=0.0, high=1.0
     )
@@ -658,10 +669,15 @@ METHOD_CHOICES: dict[str, dict[str, dict[str, str]]] = {
         compat: {"soft_loss": "kl", "temperature_squared": "yes", "init": "different"}
         for compat in COMPAT
     },
+    "shake": {
+        compat: {"soft_loss": "kl", "temperature_squared": "yes", "init": "different"}
+        for compat in COMPAT
+    },
 }
 
-FIXED_TEACHER_CHOICES = {"teacher_bn": "running"}
-"""Of students whose teacher comes trained: in eval mode, as in every offline KD."""
+FIXED_TEACHER_CHOICES = {"teacher_bn": "running", "init": "different"}
+"""Of students whose teacher comes trained: it is in eval mode, as in every offline KD,
+and they start anew."""
 
 PLAN_CHOICES: dict[str, dict[str, str]] = {
     # Offline KD ("max" in the paper's Table 6) is a program of its own in the released

@@ -1,13 +1,14 @@
 """The paper's training recipes as overrides of a config, for the files in `configs/`.
 
 Each function changes the ConfigDict in place. docs/recipes.md lists where paper and
-released code differ.
+released code differ. The students that a table compares: spaced_kd/arms.py.
 """
 
 from typing import Any
 
 from spaced_kd import config as config_lib
-from spaced_kd.config import NO_TEACHER, SELF_TAUGHT, ArchConfig
+from spaced_kd import smoke
+from spaced_kd.config import NO_TEACHER, WITH_BRANCHES, ArchConfig, OptimConfig
 
 ConfigDict = Any
 """An `ml_collections.ConfigDict`, whose fields no type checker knows."""
@@ -126,19 +127,6 @@ def self_kd_arms(config: ConfigDict) -> dict[str, ConfigDict]:
     }
 
 
-def interval_sweep() -> dict[str, ConfigDict]:
-    """Return the students of paper Table 6: 0.5 to 2 epochs of space and the limits."""
-    student = config_lib.student
-    spaced = {
-        f"spaced_{interval:.1f}".replace(".", "_"): student(
-            plan="spaced", space_interval_epochs=interval
-        )
-        for interval in (0.5, 1.0, 1.5, 2.0)
-    }
-    limits = {name: student(plan=name) for name in ("online", "offline")}
-    return {"baseline": student(plan="none")} | limits | spaced
-
-
 def transformer(config: ConfigDict, data: str) -> None:
     """Set the transformers' recipe (released vit/; method C.2).
 
@@ -169,15 +157,64 @@ def transformer(config: ConfigDict, data: str) -> None:
         optim.warmup_learning_rate = 5e-7
 
 
+def cnn_among_transformers(network: ConfigDict) -> None:
+    """Set the optimiser of a CNN in a run of `transformer`, and its initial weights.
+
+    SGD with Nesterov momentum, a cosine from 0.1 to 0 without warm-up, decay 5e-4 on
+    matrices, Kaiming weights (released vit/configs/resnet/; pycls/core/config.py).
+
+    Args:
+      network: `config.teacher` or `config.student`.
+    """
+    network.arch.weight_init = "kaiming"
+    optim, usual = network.optim, OptimConfig()
+    optim.name = usual.name
+    optim.learning_rate = 0.1
+    optim.nesterov = True
+    optim.weight_decay = usual.weight_decay
+    optim.final_learning_rate = 0.0
+    optim.warmup_epochs = optim.warmup_learning_rate = 0.0
+
+
+def born_again(config: ConfigDict) -> None:
+    """Set the loss of born-again networks (Furlanello et al., ICML 2018).
+
+    Labels and the teacher's probabilities count alike, at temperature 1, and features
+    do not count (docs/methods.md).
+    """
+    config.student.soft_loss = "soft_cross_entropy"
+    config.student.kd_weight = 0.5
+    config.student.temperature = 1.0
+    config.student.feature_weight = 0.0
+
+
+def stage(config: ConfigDict, model: str) -> ConfigDict:
+    """Return a run like another one that trains one network on the labels.
+
+    For `config.stages`, to be named as "STAGE/alone". Call it when the recipe is set,
+    before `follow`.
+
+    Args:
+      config: of the run that will learn from it.
+      model: what is trained.
+    """
+    own: ConfigDict = config.copy_and_resolve_references()
+    own.teacher.model = NO_TEACHER
+    own.student.model = model
+    own.students = {"alone": config_lib.student(plan="none")}
+    own.reference = ""
+    return own
+
+
 def follow(config: ConfigDict, variant: str) -> None:
     """Apply a config file's variant: whom to follow, or a run of a minute.
 
     Args:
       config: with its students, recipe applied.
-      variant: "released", "paper", "recommended" (`config.compat`; for transformers
-        that have a teacher "released" also sets the released losses and clock), or
+      variant: "released", "paper", "recommended" (`config.compat`; where a transformer
+        teaches or is taught "released" also sets the released losses and clock), or
         "smoke": the released choices on a few synthetic images, two epochs, small
-        networks.
+        networks, and of the students those that begin to differ by then.
 
     Raises:
       ValueError: another variant.
@@ -189,11 +226,14 @@ def follow(config: ConfigDict, variant: str) -> None:
     student, teacher = config.student, config.teacher
     if (student.model, student.arch) != (teacher.model, teacher.arch):
         student.init = "different"  # nothing to share, whatever the paper says
-    taught = student.method not in SELF_TAUGHT
-    if config.compat == "released" and taught and student.optim.name == "adamw":
+    taught = student.method not in WITH_BRANCHES
+    transformers = "adamw" in (student.optim.name, teacher.optim.name)
+    if config.compat == "released" and taught and transformers:
         _released_transformer_losses(config)
     if variant == "smoke":
-        _smoke(config)
+        smoke.shrink(config)
+    for stage_config in config.stages.values():
+        follow(stage_config, variant)
 
 
 def _released_transformer_losses(config: ConfigDict) -> None:
@@ -207,39 +247,5 @@ def _released_transformer_losses(config: ConfigDict) -> None:
     for student in config.students.values():
         if student.plan == "offline":
             student.optim.schedule_clock = "own"
-
-
-def _smoke(config: ConfigDict) -> None:
-    config.num_seeds = 1
-    config.num_devices = 1
-    _smoke_data(config.data)
-    _smoke_epochs(config, 2)
-    self_taught = config.student.method in SELF_TAUGHT
-    if self_taught:
-        defaults: ConfigDict = config_lib.base_config()
-        config.student.arch = defaults.student.arch
-    # No small ResNet has branches, and six arms with 12 exits each compile for minutes.
-    large = ("resnet", "deit") if self_taught else "resnet"
-    small = "small_cnn" if self_taught else "resnet8"
-    for network in (config.teacher, config.student, *config.students.values()):
-        model = network.model or ""
-        if model.startswith(large):
-            network.model = small + "_branches" * model.endswith("_branches")
-    for network in (config.teacher, config.student):
-        if network.model.startswith(("deit", "pit")):
-            network.arch.patch_size = 8
-        network.optim.warmup_epochs = min(network.optim.warmup_epochs, 1.0)
-
-
-def _smoke_data(data: ConfigDict) -> None:
-    data.name = "fake"
-    data.num_train_examples, data.num_test_examples = 96, 40
-    data.batch_size, data.eval_batch_size = 32, 40
-    data.image_size = 32
-    data.eval_resize = 36 if data.eval_resize else 0
-
-
-def _smoke_epochs(config: ConfigDict, num_epochs: int) -> None:
-    config.num_epochs = num_epochs
-    if config.student.method in SELF_TAUGHT:
-        config.student.space_interval_epochs = 1.0  # fits into half of the epochs
+            # The finished teacher is put into train mode with its student.
+            student.teacher_bn = "batch"

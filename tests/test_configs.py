@@ -85,13 +85,33 @@ def test_every_variant_is_valid(name, variant):
 
 def _networks(resolved) -> set[str]:
     teacher = {"teacher"} if resolved.teacher.model != NO_TEACHER else set()
-    return teacher | set(resolved.students)
+    tutor = {"tutor"} if resolved.tutor.stage else set()
+    return teacher | tutor | set(resolved.students)
 
 
-# Rows of Table 2 have the sizes of those of Table 1; two show the branches, and Table 7
-# those at 224 pixels.
+# Rows of other tables have the networks of those of Table 1; two of Table 2 show the
+# branches, Table 7 those at 224 pixels, and of the pairs of Tables 9 and 10 each kind
+# of teacher and of student is made once.
 BRANCHED = {"paper/table2_resnet50_cifar100", "paper/table2_deit_cifar100"}
-MADE = [n for n in FILES if n in BRANCHED or not ("table2" in n or "table8" in n)]
+PAIRS = {
+    "paper/table9_10_resnet18_x8",
+    "paper/table9_resnet50",
+    "paper/table9_10_deit_teaches_resnet18",
+    "paper/table9_10_resnet56_teaches_pit",
+    "paper/table4_takd",
+    "paper/table4_shake",
+}
+REPEATED = (
+    "table2",
+    "table3",
+    "table4",
+    "table6",
+    "table8",
+    "table9",
+    "table11",
+    "figure3",
+)
+MADE = [n for n in FILES if n in BRANCHED | PAIRS or not any(t in n for t in REPEATED)]
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -101,11 +121,15 @@ def test_the_networks_of_a_config_fit_its_data(name):
     parts = experiment.build(resolved, _blank(resolved))
     (state, *_) = experiment.state_template(parts)
     assert set(state) == _networks(resolved)
-    leader = "teacher" if "teacher" in state else "baseline"
+    trains = "teacher" in state and not resolved.teacher.stage
+    leader = "teacher" if trains else "baseline"
     assert parts.updates[leader] == resolved.num_epochs * parts.clock.steps_per_epoch
 
 
-@pytest.mark.parametrize("name", [n for n in FILES if n != "cifar100_cpu"])
+SHRUNK = [n for n in FILES if n != "cifar100_cpu" and "table6" not in n]
+
+
+@pytest.mark.parametrize("name", SHRUNK)
 def test_every_smoke_variant_fits_the_data_it_names(name):
     """With the data that a run would load."""
     resolved = from_config_dict(_load(name, "smoke"))
@@ -123,6 +147,7 @@ TRACED = [
     ("paper/table1_pit_tinyimagenet", "smoke"),
     ("paper/table2_resnet50_cifar100", "smoke"),
     ("paper/table2_deit_cifar100", "smoke"),
+    ("paper/figure3_critical_period", "smoke"),
 ]
 
 
@@ -217,7 +242,10 @@ def test_the_headline_config_is_the_papers_protocol():
 
 
 def test_every_row_of_a_table_has_its_file():
-    """14 rows of Table 1, 10 of Table 2, and self KD of Tables 7 and 8."""
+    """Tables 1, 2, 3, 6, 9, 10, 11 and Figure 3, and self KD of Tables 7 and 8.
+
+    ResNet-18's rows of Table 6 are configs/cifar100.py and configs/tinyimagenet.py.
+    """
     nets = {"resnet18", "resnet50", "resnet101", "deit", "pit"}
     rows = {
         (table, net, data)
@@ -229,9 +257,55 @@ def test_every_row_of_a_table_has_its_file():
     rows -= {(2, "pit", data) for data in ("cifar100", "tinyimagenet", "imagenet100")}
     rows -= {(2, "resnet50", "imagenet100")}
     rows |= {(7, "self_resnet18", "imagenet"), (8, "self_deit", "imagenet")}
-    assert {n for n in FILES if n.startswith("paper/")} == {
-        f"paper/table{table}_{net}_{data}" for table, net, data in rows
+    rows |= {
+        (6, net, data)
+        for net in nets - {"resnet18"}
+        for data in ("cifar100", "tinyimagenet")
     }
+    pairs = {"9_resnet50", "9_resnet101", "4_ban", "4_ban_generations", "4_takd"}
+    pairs |= {"4_dml", "4_shake", "4_dlb", "4_ps_kd"}
+    pairs |= {f"9_10_resnet18_x{factor}" for factor in (2, 4, 8)}
+    for net in ("deit", "pit"):
+        pairs |= {f"9_10_{net}_teaches_resnet18", f"9_10_resnet56_teaches_{net}"}
+    assert {n for n in FILES if n.startswith("paper/")} == {
+        *(f"paper/table{table}_{net}_{data}" for table, net, data in rows),
+        *(f"paper/table{pair}" for pair in pairs),
+        "paper/table3_feature_losses",
+        "paper/table3_logit_losses",
+        "paper/table11_constant_ahead",
+        "paper/figure3_critical_period",
+    }
+
+
+@pytest.mark.parametrize("variant", ["recommended", "small"])
+def test_chains_of_table_4_hold_together(variant):
+    """Who teaches whom, each network trained by the recipe of the run."""
+    takd = from_config_dict(_load("paper/table4_takd", variant))
+    nets = takd.tutor.model, takd.teacher.model, takd.student.model
+    assert (
+        nets
+        == {
+            "recommended": ("resnet50", "resnet34", "resnet18"),
+            "small": ("resnet110", "resnet20", "resnet8"),
+        }[variant]
+    )
+    assert takd.teacher.method == takd.students["takd"].method == "kd"
+    stage = takd.stages["tutor"]
+    assert stage.data == takd.data and stage.num_epochs == takd.num_epochs
+    assert stage.students["alone"].optim == takd.teacher.optim
+    shake = from_config_dict(_load("paper/table4_shake", variant))
+    assert shake.teacher.model == shake.stages["teacher"].students["alone"].model
+    assert {s.teacher_bn for s in shake.students.values()} == {"running"}
+
+
+def test_every_generation_learns_from_the_one_before():
+    config = from_config_dict(_load("paper/table4_ban_generations"))
+    for number in (2, 1, 0):
+        assert config.teacher.stage == f"gen{number}/alone"
+        config = config.stages[f"gen{number}"]
+        plans = {"alone": "online" if number else "none"}
+        assert {n: s.plan for n, s in config.students.items()} == plans
+    assert config.teacher.model == NO_TEACHER and not config.stages
 
 
 @pytest.mark.parametrize("name", [n for n in FILES if n.startswith("paper/")])
@@ -417,7 +491,26 @@ def test_the_controls_of_self_kd_match_its_updates(variant):
     }
 
 
-@pytest.mark.parametrize("name", ["cifar100", "tinyimagenet"])
+def _plan(name: str, *variant: str, steps_per_epoch: int):
+    """The students of a config, and who trains when."""
+    config = from_config_dict(_load(name, *variant))
+    clock = Clock(steps_per_epoch, config.num_epochs)
+    return config.students, schedule.make_plan(config.students, clock)
+
+
+def _rounds(plan, student: str) -> list[tuple[int, int]]:
+    """Start and stop of each replay."""
+    return [
+        (segment.start, segment.stop)
+        for segment in plan
+        if isinstance(segment, Replay) and segment.student == student
+    ]
+
+
+SWEEPS = ["cifar100", "tinyimagenet", *(n for n in FILES if "table6" in n)]
+
+
+@pytest.mark.parametrize("name", SWEEPS)
 def test_the_interval_sweep_is_that_of_table_6(name):
     students = from_config_dict(_load(name)).students
     assert {n: (s.plan, s.space_interval_epochs) for n, s in students.items()} == {
@@ -429,3 +522,178 @@ def test_the_interval_sweep_is_that_of_table_6(name):
         "spaced_2_0": ("spaced", 2.0),
         "offline": ("offline", 1.5),
     }
+
+
+def test_updates_of_the_interval_sweep_on_tiny_imagenet():
+    """Method A.2, rows T200: 782 steps an epoch, 391 never replayed at s = 1.5."""
+    _, plan = _plan("paper/table6_resnet50_tinyimagenet", steps_per_epoch=782)
+    assert schedule.updates(plan) == dict.fromkeys(
+        ("teacher", "baseline", "online", "offline"), 62_560
+    ) | {
+        "spaced_0_5": 62_560,
+        "spaced_1_0": 62_560,
+        "spaced_1_5": 62_169,
+        "spaced_2_0": 62_560,
+    }
+    lengths = [stop - start for start, stop in _rounds(plan, "spaced_1_5")]
+    assert lengths == 53 * [1173]
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "losses"),
+    [
+        ("feature", "feature_loss", "l1 smooth_l1 mse dist ce"),
+        ("logit", "soft_loss", "l1 smooth_l1 mse mse_sum soft_cross_entropy"),
+    ],
+)
+def test_the_losses_of_table_3_differ_in_one_field(name, field, losses):
+    """Method D.3: the coefficient stays 0.03; read as logits, no feature term."""
+    students = from_config_dict(_load(f"paper/table3_{name}_losses")).students
+    pairs = {(s.plan, getattr(s, field)) for n, s in students.items() if "_" in n}
+    assert pairs == {(p, loss) for p in ("online", "spaced") for loss in losses.split()}
+    assert len(students) == 1 + len(pairs)
+    weights = {(s.kd_weight, s.feature_weight) for s in students.values()}
+    assert weights == {(0.3, 0.03 if field == "feature_loss" else 0.0)}
+    alike = {
+        dataclasses.replace(s, **{field: ""})
+        for s in students.values()
+        if s.plan == "spaced"
+    }
+    assert [s.space_interval_epochs for s in alike] == [1.5]
+
+
+def test_the_gap_of_table_11_is_constant_in_both_readings():
+    """Method D.10: delayed students are I batches behind, late ones begin after I."""
+    students, plan = _plan("paper/table11_constant_ahead", steps_per_epoch=391)
+    intervals = {"0_5": 195, "1_0": 391, "1_5": 586, "2_0": 782, "2_5": 977}
+    counts = schedule.updates(plan)
+    assert counts.pop("teacher") == counts.pop("online") == 31_280
+    assert counts == {
+        f"{reading}_{epochs}": 31_280 - interval
+        for reading in ("delayed", "late")
+        for epochs, interval in intervals.items()
+    }
+    lags = {
+        member.student: member.lag
+        for segment in plan
+        if isinstance(segment, Lockstep)
+        for member in segment.members
+    }
+    delayed = {f"delayed_{epochs}": lag for epochs, lag in intervals.items()}
+    assert lags == dict.fromkeys(students, 0) | delayed
+
+
+def test_the_windows_of_figure_3_take_every_batch_once():
+    """Method D.5: 10 epochs are 3,910 steps, 6 rounds of 586 and one of 394."""
+    students, plan = _plan("paper/figure3_critical_period", steps_per_epoch=391)
+    counts = schedule.updates(plan)
+    assert counts == dict.fromkeys(("teacher", *students), 31_280)
+    lengths = 6 * [586] + [394]
+    starts = set(range(0, 80, 10))
+    for start in starts:
+        rounds = _rounds(plan, f"window_{start}_{start + 10}")
+        assert [b - a for a, b in rounds] == lengths
+        assert (rounds[0][0], rounds[-1][1]) == (391 * start, 391 * (start + 10))
+    for start in starts - {0, 70}:
+        rounds = _rounds(plan, f"from_{start}")
+        assert (rounds[0][0], rounds[-1][1]) == (391 * start, 31_280)
+        assert {b - a for a, b in rounds[:-1]} == {586}
+    assert len(students) == len(starts) + len(starts - {0, 70}) + 2
+
+
+def test_the_limits_of_figure_3_stand_for_windows_to_the_end():
+    """from_0 would be spaced_1_5 and from_70 is window_70_80: same replays, same KD."""
+    raw = _load("paper/figure3_critical_period")
+    for name, start in (("from_0", 0.0), ("from_70", 70.0)):
+        raw.students[name] = raw.students.from_10.copy_and_resolve_references()
+        raw.students[name].window_start_epochs = start
+    students = from_config_dict(raw).students
+    plan = schedule.make_plan(students, Clock(391, 80))
+
+    def of(name):
+        place = {"plan": "", "window_start_epochs": 0.0, "window_stop_epochs": 0.0}
+        return dataclasses.replace(students[name], **place), _rounds(plan, name)
+
+    assert of("from_0") == of("spaced_1_5")
+    assert of("from_70") == of("window_70_80")
+
+
+def test_the_outside_of_a_window_is_one_override():
+    raw = _load("paper/figure3_critical_period")
+    raw.student.outside = "hard_only"
+    plan = schedule.make_plan(from_config_dict(raw).students, Clock(391, 80))
+    outside = {
+        member.updates
+        for segment in plan
+        if isinstance(segment, Lockstep)
+        for member in segment.members
+        if member.student != "online"
+    }
+    assert outside == {(HARD,)}
+
+
+def test_a_smoke_run_leaves_out_who_would_begin_after_its_end():
+    figure = from_config_dict(_load("paper/figure3_critical_period", "smoke"))
+    windows = {"window_0_10", "window_10_20", "from_10"}
+    assert set(figure.students) == {"online", "spaced_1_5"} | windows
+    table = from_config_dict(_load("paper/table11_constant_ahead", "smoke"))
+    assert {n[-3:] for n in table.students} == {"ine", "0_5", "1_0", "1_5"}
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_the_wide_teachers_of_table_9_multiply_the_parameters(factor):
+    """Method D.9; the student is ResNet-18 as it is, from weights of its own."""
+    for variant in ("released", "paper"):
+        config = from_config_dict(_load(f"paper/table9_10_resnet18_x{factor}", variant))
+        assert config.teacher.arch.param_factor == factor
+        assert {s.arch.param_factor for s in config.students.values()} == {1.0}
+        assert {s.init for s in config.students.values()} == {"different"}
+
+
+@pytest.mark.parametrize("net", ["deit", "pit"])
+@pytest.mark.parametrize("variant", ["released", "recommended"])
+def test_a_transformer_and_a_cnn_have_one_recipe_but_for_the_optimiser(net, variant):
+    """Tables 9 and 10, readings A and B: data of method C.2, released CNN optimiser."""
+    a = from_config_dict(_load(f"paper/table9_10_{net}_teaches_resnet18", variant))
+    b = from_config_dict(_load(f"paper/table9_10_resnet56_teaches_{net}", variant))
+    table1 = from_config_dict(_load(f"paper/table1_{net}_cifar100", variant))
+    assert a.data == b.data == table1.data
+    assert a.num_epochs == b.num_epochs == 300
+    assert (a.teacher, b.students["online"].model) == (
+        table1.teacher,
+        table1.students["online"].model,
+    )
+    assert b.students["baseline"].model == table1.students["baseline"].model
+    cnn = a.students["online"]
+    assert (cnn.model, cnn.arch.stem, b.teacher.model) == (
+        "resnet18",
+        "imagenet",
+        "resnet56",
+    )
+    for network in (cnn, b.teacher):
+        optim = network.optim
+        assert (optim.name, optim.learning_rate, optim.nesterov) == ("sgd", 0.1, True)
+        assert (optim.weight_decay, optim.decay_on) == (5e-4, "matrices")
+        assert (optim.schedule, optim.schedule_unit) == ("cosine", "epoch")
+        assert (optim.warmup_epochs, optim.final_learning_rate) == (0.0, 0.0)
+        assert network.arch.weight_init == "kaiming"
+    losses = {
+        (s.soft_loss, s.kd_weight, s.temperature, s.feature_weight)
+        for config in (a, b, table1)
+        for s in config.students.values()
+    }
+    assert len(losses) == 1
+
+
+def test_the_released_offline_transformer_keeps_its_teacher_in_train_mode():
+    """Method A.3: DropPath stays active there; the released ResNets switch to eval."""
+    found = {
+        net: from_config_dict(_load(f"paper/table6_{net}_cifar100")).students["offline"]
+        for net in ("resnet50", "deit", "pit")
+    }
+    assert {net: s.teacher_bn for net, s in found.items()} == {
+        "resnet50": "running",
+        "deit": "batch",
+        "pit": "batch",
+    }
+    assert {s.optim.schedule_clock for s in found.values()} == {"own"}

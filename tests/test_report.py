@@ -629,6 +629,29 @@ def test_no_text_is_cut_off_or_covers_another(count):
             drawn_texts.assert_readable(figure)
 
 
+def test_a_window_shows_its_interval_and_its_short_last_round():
+    """Breaks if a critical period's title is cut short, or one batch reads "6-6"."""
+    name = "window_10_20"
+    segments = [
+        lockstep(0, 5, {name: 0}),
+        lockstep(5, 6, {}),
+        {"kind": "replay", "student": name, "start": 5, "stop": 6, "teacher_step": 6},
+    ]
+    network = {"plan": "critical_period", "space_interval_steps": 1173}
+    plan = {"segments": segments, "networks": {"teacher": {}, name: network}}
+    with style.drawing():
+        looks = style.line_looks([name])
+        students = {name: settings_of(plan="critical_period")}
+        figure = timeline.timeline_figure(plan, students, looks, last=7)
+        drawn_texts.assert_readable(figure)
+    (axes,) = figure.axes
+    assert (
+        axes.get_title(loc="left") == f"{name}, critical_period, interval 1,173 steps"
+    )
+    # The teacher's steps go on into the window; the student then has the one batch.
+    assert [text.get_text() for text in axes.texts] == ["1\u20136", "1\u20135", "6"]
+
+
 def test_the_drawn_staircase_passes_through_every_batch():
     """Breaks if the line is shifted against the batches it speaks of."""
     plan = make_plan(INTERVALS, epochs=12)

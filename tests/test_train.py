@@ -38,7 +38,13 @@ SELF_TAUGHT = {
     "twice": student(plan="interleaved"),
     "spaced": student(plan="spaced", space_interval_epochs=0.5),
 }
-TAUGHT = [name for name in METHODS if name not in config_lib.WITHOUT_TEACHER]
+FIXED = ["shake"]  # learns from a trained teacher: tests/test_stages.py
+TAUGHT = [name for name in METHODS if name not in (*config_lib.WITHOUT_TEACHER, *FIXED)]
+ALONE = [
+    name
+    for name in config_lib.WITHOUT_TEACHER
+    if name not in ("hard", *config_lib.WITH_BRANCHES)
+]
 EVERY_METHOD = {
     f"{method}_{plan}": student(plan=plan, method=method, space_interval_epochs=1.0)
     for method in TAUGHT
@@ -48,6 +54,11 @@ EVERY_METHOD = {
     "shuffled_spaced": student(
         plan="spaced", shuffle_teacher=True, space_interval_epochs=1.0
     ),
+}
+EVERY_METHOD_ALONE = {
+    f"{method}_{plan}": student(plan=plan, method=method, space_interval_epochs=1.0)
+    for method in ALONE
+    for plan in ("online", "spaced")
 }
 MODELS = {"teacher__model": "tiny_cnn", "student__model": "tiny_cnn"}
 
@@ -101,6 +112,25 @@ def every_method(tmp_path_factory):
         yield run
 
 
+@pytest.fixture(scope="module")
+def every_method_alone(tmp_path_factory):
+    """Each method that needs no teacher, plain and spaced."""
+    path = tmp_path_factory.mktemp("every_method_alone")
+    narrow = {"teacher__model": "none", "student__model": "narrow_mlp"}
+    with _whole_run(path, EVERY_METHOD_ALONE, 1, **narrow) as run:
+        yield run
+
+
+@pytest.fixture(scope="module")
+def teacher_with_memory(tmp_path_factory):
+    """A teacher that remembers its last batch, and a student that follows it."""
+    path = tmp_path_factory.mktemp("teacher_with_memory")
+    narrow = {"teacher__model": "narrow_mlp", "student__model": "narrow_mlp"}
+    students = {"s": student(plan="online")}
+    with _whole_run(path, students, 1, teacher__method="dlb", **narrow) as run:
+        yield run
+
+
 @pytest.fixture
 def resume_from(tmp_path, monkeypatch):
     """Return a function: continue a run from the checkpoint of `tick` for one tick."""
@@ -143,12 +173,22 @@ def test_resuming_from_every_tick_is_bitwise_exact(whole, resume_one):
         assert resume_one(tick) == _expected(whole, tick + 1), f"tick {tick}"
 
 
-@pytest.mark.parametrize("method", [*TAUGHT, "shuffled"])
+@pytest.fixture
+def run_of(request):
+    """Return a function: the finished run that has students of a method."""
+    with_teacher = [*TAUGHT, "shuffled"]
+    return lambda method: request.getfixturevalue(
+        "every_method" if method in with_teacher else "every_method_alone"
+    )
+
+
+@pytest.mark.parametrize("method", [*TAUGHT, "shuffled", *ALONE])
 def test_resuming_any_method_in_its_replay_is_bitwise_exact(
-    every_method, resume_from, method
+    run_of, resume_from, method
 ):
     """A method that kept something outside the state, or drew anew, would differ."""
-    ticks = every_method.parts.ticks
+    run = run_of(method)
+    ticks = run.parts.ticks
     spaced = f"{method}_spaced"
     first, middle = (
         place
@@ -156,18 +196,44 @@ def test_resuming_any_method_in_its_replay_is_bitwise_exact(
         if isinstance(tick, Replay) and tick.student == spaced
     )
     assert ticks[first].stop == ticks[middle].start > ticks[first].start
-    found = resume_from(every_method, middle)
-    assert found == _expected(every_method, middle + 1)
+    found = resume_from(run, middle)
+    assert found == _expected(run, middle + 1)
 
 
-@pytest.mark.parametrize("method", [*TAUGHT, "shuffled"])
-def test_any_method_learns_with_spacing_and_without(every_method, method):
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_teachers_memory_is_resumed_bitwise(
+    teacher_with_memory, resume_from, monkeypatch, forgotten
+):
+    """And is noticed when it is not."""
+    run, real = teacher_with_memory, CheckpointLine.restore
+
+    def forgetful(self, checkpoint, template):
+        states = real(self, checkpoint, template)
+        fresh = experiment.init_states(run.parts)[0]["teacher"].memory
+        states[0]["teacher"] = states[0]["teacher"].replace(memory=fresh)
+        return states
+
+    if forgotten:
+        monkeypatch.setattr(CheckpointLine, "restore", forgetful)
+    tick = next(
+        place
+        for place, tick in enumerate(run.parts.ticks)
+        if place and isinstance(tick, Lockstep)
+    )
+    assert (resume_from(run, tick) != _expected(run, tick + 1)) == forgotten
+
+
+@pytest.mark.parametrize("method", [*TAUGHT, "shuffled", *ALONE])
+def test_any_method_learns_with_spacing_and_without(run_of, method):
     """Spacing needs nothing special: as many updates, and the loss falls."""
-    rows = read_rows(every_method.path / "metrics.jsonl")
+    run = run_of(method)
+    rows = read_rows(run.path / "metrics.jsonl")
     courses = []
     for plan in ("online", "spaced"):
         name = f"{method}_{plan}"
-        assert every_method.results.students[name].updates == 7
+        # Who is its own teacher also learns ahead of each replay.
+        updates = 14 if method in ALONE and plan == "spaced" else 7
+        assert run.results.students[name].updates == updates
         course = [v for r in rows if (v := r.get(f"student/{name}/loss"))]
         assert course[-1] < course[0]
         courses.append(course)

@@ -2,7 +2,18 @@
 
 from spaced_kd import registry
 from spaced_kd.config import MethodConfig
-from spaced_kd.methods import dlb, dml, hard, kd, pld, ps_kd, self_kd, sinkd, taid
+from spaced_kd.methods import (
+    dlb,
+    dml,
+    hard,
+    kd,
+    pld,
+    ps_kd,
+    self_kd,
+    shake,
+    sinkd,
+    taid,
+)
 from spaced_kd.methods.base import Method, Sizes
 from spaced_kd.parallel import BatchAxis
 
@@ -14,6 +25,7 @@ METHODS = {
     "pld": pld.make,
     "ps_kd": ps_kd.make,
     "self_kd": self_kd.make,
+    "shake": shake.make,
     "sinkd": sinkd.make,
     "taid": taid.make,
 }

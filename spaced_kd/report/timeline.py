@@ -23,7 +23,7 @@ LANE_INCHES = style.WIDTH - 0.85
 LETTER_INCHES = 0.062
 """Width of a lane and of a letter in it: which blocks have room for a label."""
 
-TITLE_LETTERS = 46
+TITLE_LETTERS = 50
 """What has room above a lane."""
 
 _CENTRED: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7.0}
@@ -98,10 +98,15 @@ def _draw_lane(
     for block in visible if labelled else ():
         stop = min(block.at + block.steps, end)
         cut = " \u2192" if stop < block.at + block.steps else ""
-        text = f"{block.start + 1:,}\u2013{block.stop:,}{cut}"
+        text = f"{_batches(block)}{cut}"
         if (stop - block.at) / end * LANE_INCHES > LETTER_INCHES * len(text) + 0.04:
             middle = (block.at + stop) / 2
             axes.text(middle, level, text, color=style.ink_on(colour), **_CENTRED)
+
+
+def _batches(block: Block) -> str:
+    last = f"{block.stop:,}"
+    return last if block.steps == 1 else f"{block.start + 1:,}\u2013{last}"
 
 
 def knowledge_figure(
