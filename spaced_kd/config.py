@@ -239,7 +239,7 @@ class OptimConfig:
     sam_rho: float = option(
         0.0,
         "SAM (Foret et al., ICLR 2021): take the gradient this far uphill, a Euclidean "
-        "distance (often 0.05), for a second pass at each update; 0: none",
+        "distance (often 0.05), for a second pass at each update; 0: plain",
         low=0.0,
     )
     decay_on: str = option(
@@ -402,6 +402,13 @@ class TeacherConfig(MethodConfig):
         "STAGE/NETWORK: the teacher is that trained network of config.stages and stays "
         "as it is; empty: it is trained in this run",
     )
+    ema_decay: float = option(
+        0.0,
+        "keep an exponential moving average of the teacher's weights, of this decay, "
+        "for students with teacher_weights='ema'; 0: no average",
+        low=0.0,
+        high=1.0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -460,6 +467,12 @@ class StudentConfig(MethodConfig):
         "DropPath of the frozen transformer teacher: on (as released; its targets are "
         "noisy) or off; with teacher_bn='running', which is eval mode, it is off",
         choices=("on", "off"),
+    )
+    teacher_weights: str = option(
+        "live",
+        "control: whose outputs the student sees, those of the teacher as it trains "
+        "(live), or of the moving average of its weights (ema)",
+        choices=("live", "ema"),
     )
     online_teacher: str = option(
         AUTO,

@@ -100,7 +100,8 @@ class Experiment:
             if config.tutor.stage:
                 tutor = self._model(config.tutor, BatchAxis(), maps["teacher"])
             fixed = bool(config.teacher.stage)
-            teacher = Teacher(network, methods["teacher"], tutor, fixed)
+            decay = config.teacher.ema_decay
+            teacher = Teacher(network, methods["teacher"], tutor, fixed, decay)
         # Only what has DropPath can be without it.
         drops = teacher and getattr(teacher.network.model, "drop_path", 0.0) > 0.0
         students = {
@@ -119,6 +120,7 @@ class Experiment:
                 student.replay,
                 student.label_smoothing,
                 student.shuffle_teacher,
+                student.teacher_weights,
             )
             for name, student in self.config.students.items()
         }
@@ -308,6 +310,8 @@ def _init_seed(experiment: Experiment, networks: Networks, keys: SeedKeys) -> Se
             state["teacher"] = begin(
                 teacher.network, teacher.method, taught, variables, tutored
             )
+        if teacher.ema_decay:
+            state["teacher"] = state["teacher"].replace(average=variables["params"])
     for name, student in networks.students.items():
         own = experiment.config.students[name].init == "different"
         outputs, variables = start(student.network.model, own)

@@ -99,6 +99,23 @@ def descend(params: Params, direction: Params, rate: jax.Array) -> Params:
     return jax.tree.map(lambda p, d: p - rate * d, params, direction)
 
 
+def average(mean: Params, params: Params, decay: float, count: jax.Array) -> Params:
+    """Return an exponential moving average of parameters, one update later.
+
+    min(decay, t / (t + 1)) of it is kept. Until that is `decay`, this is the plain mean
+    of the initial and all later parameters, so that the initial ones do not linger
+    (Tarvainen & Valpola, NeurIPS 2017, as released).
+
+    Args:
+      mean: so far, at first the initial parameters.
+      params: the newest.
+      decay: in [0, 1].
+      count: t, [] int32, updates behind `params`.
+    """
+    keep = jnp.minimum(decay, count / (count + 1))
+    return jax.tree.map(lambda m, p: keep * m + (1 - keep) * p, mean, params)
+
+
 def ascend(params: Params, grads: Params, rho: float, parts: Collection[str]) -> Params:
     """Return the parameters after a step of length `rho` up the gradient.
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from spaced_kd import optim
 from spaced_kd.data.augment import fetch
 from spaced_kd.data.augment_spec import AugmentSpec
 from spaced_kd.keys import SeedKeys
@@ -33,13 +34,14 @@ class Teacher(NamedTuple):
 
     method: what it learns by; the labels alone unless the config says otherwise. tutor:
     the network that its method learns from. fixed: it was trained before this run and
-    stays as it is.
+    stays as it is. ema_decay: of the moving average of its weights, 0: none.
     """
 
     network: Network
     method: Method
     tutor: Model | None = None
     fixed: bool = False
+    ema_decay: float = 0.0
 
 
 class Student(NamedTuple):
@@ -51,6 +53,7 @@ class Student(NamedTuple):
     replay: which stream a replay reads, see `views.Streams`.
     label_smoothing: in steps on the labels alone; the method knows its own.
     shuffle_teacher: whether the student sees the outputs of shuffled examples.
+    teacher_weights: whose outputs it sees, see `NetState.weighing`.
     """
 
     network: Network
@@ -61,6 +64,7 @@ class Student(NamedTuple):
     replay: str
     label_smoothing: float = 0.0
     shuffle_teacher: bool = False
+    teacher_weights: str = "live"
 
 
 class DeviceData(NamedTuple):
@@ -189,9 +193,10 @@ def lockstep(
             old = states["teacher"]
             new, outputs, out["teacher"] = teacher_update(old, batch, keys, frozen)
             states["teacher"] = new
-            views = _Views(outputs, old.variables, new.variables)
+            views = _Views(outputs, old.weighing, new.weighing)
         elif teacher and teacher.fixed:
-            views = _Views(None, frozen.variables, frozen.variables)
+            fixed = lambda weights: frozen.variables
+            views = _Views(None, fixed, fixed)
         for member in segment.members:
             name = member.student
             own = batch
@@ -272,11 +277,14 @@ def compose(step: Callable, how: str) -> Callable:
 
 
 class _Views(NamedTuple):
-    """outputs: of the teacher's training pass, None where it does not train."""
+    """outputs: of the teacher's training pass, None where it does not train.
+
+    before, after: its update, "live" or "ema" -> variables (`NetState.weighing`).
+    """
 
     outputs: ModelOutput | None
-    before: Variables
-    after: Variables
+    before: Callable[[str], Variables]
+    after: Callable[[str], Variables]
 
 
 def _teacher_update(teacher: Teacher, axis: BatchAxis, spec: AugmentSpec):
@@ -292,6 +300,10 @@ def _teacher_update(teacher: Teacher, axis: BatchAxis, spec: AugmentSpec):
         again = _noise(keys, Role.AGAIN, state.step)
         passed = extended(phase, state, batch, again, axis, spec)
         state, outputs, measured = teacher_step(state, passed, key, taught)
+        if teacher.ema_decay:
+            mean, newest = state.average, state.params["net"]
+            mean = optim.average(mean, newest, teacher.ema_decay, state.step)
+            state = state.replace(average=mean)
         # What a method adds to a batch comes after it.
         own = jax.tree.map(lambda rows: rows[: len(batch.label)], outputs)
         return state, own, measured
@@ -318,7 +330,7 @@ def _member_step(
     def step(state, batch, keys, views, stream_step):
         if member.refresh:
             due = stream_step % member.refresh == 0
-            state = _holding(state, views.before, due)
+            state = _holding(state, views.before(student.teacher_weights), due)
         measured: Metrics = {}
         for update in updates:
             state, measured = update(state, batch, keys, views, stream_step)
@@ -367,7 +379,8 @@ def _seen(
         return state.held
     # The lag alone says how far a teacher that is constantly ahead is.
     updated = student.online_teacher == "after" and not member.lag
-    return views.after if updated else views.before
+    view = views.after if updated else views.before
+    return view(student.teacher_weights)
 
 
 def _holding(state: NetState, teacher: Variables, due: jax.Array) -> NetState:
@@ -463,7 +476,8 @@ def _needs_forward(student: Student, member: Member) -> bool:
     """Whether the teacher's own training pass is not what the student shall see."""
     other_teacher = student.online_teacher == "after" or student.teacher_bn == "running"
     earlier = member.lag > 0 or member.refresh > 0
-    return earlier or other_teacher or not student.teacher_noise
+    averaged = student.teacher_weights == "ema"
+    return earlier or averaged or other_teacher or not student.teacher_noise
 
 
 def slots_axes(slots: Any) -> Any:

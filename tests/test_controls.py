@@ -1,5 +1,6 @@
 """What a reviewer asks for, one field each: every control does what it is called."""
 
+import dataclasses
 import functools
 
 import chex
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 import tiny
 
-from spaced_kd import data, experiment, ledger, optim, steps
+from spaced_kd import checks, data, experiment, ledger, optim, steps
 from spaced_kd.config import OptimConfig, student
 from spaced_kd.engine import Engine
+from spaced_kd.errors import ConfigError
 from spaced_kd.layers import BatchNorm, Dense
 from spaced_kd.methods import hard
 from spaced_kd.models.base import Model
@@ -23,7 +25,8 @@ from spaced_kd.types import Batch, ModelOutput
 from spaced_kd.update import Network
 
 RATE, DECAY, RHO = 0.1, 0.01, 0.5
-LAGGED = Member("lagged", refresh=2)
+NARROW = {"teacher__model": "narrow_mlp", "student__model": "narrow_mlp"}
+EMA = {"teacher__ema_decay": 0.7, "student__teacher_weights": "ema"}
 
 
 class Linear(Model):
@@ -45,8 +48,26 @@ def _prepare(students, **fields):
     return parts, Engine(parts), experiment.init_states(parts)
 
 
-def _advance(engine, states, tick):
-    return engine.advance(states, tick)[0]
+def _in_lockstep(engine, states, member, count):
+    """Return the states after so many batches, and the teacher's weights at each."""
+    weights = [jax.device_get(states[0]["teacher"].params["net"])]
+    for t in range(count):
+        states, _ = engine.advance(states, Lockstep(t, t + 1, (member,)))
+        weights.append(jax.device_get(states[0]["teacher"].params["net"]))
+    return states, weights
+
+
+def _by_hand(engine, states, weights):
+    """Return the parameters of a student that replays batches one by one.
+
+    Batch t against a teacher that was given weights[t].
+    """
+    seed = states[0] | {"hand": jax.device_get(states[0]["hand"])}
+    teacher = seed["teacher"]
+    for t, net in enumerate(weights):
+        seed["teacher"] = teacher.replace(params=teacher.params | {"net": net})
+        (seed,), _ = engine.advance([seed], Replay("hand", t, t + 1, t))
+    return seed["hand"].params
 
 
 def _images(count):
@@ -168,16 +189,11 @@ def test_a_lagged_student_learns_from_the_teacher_of_the_last_multiple():
         "lagged": student(plan="lagged", space_interval_epochs=0.3),
         "hand": student(plan="spaced"),
     }
-    nets = {"teacher__model": "narrow_mlp", "student__model": "narrow_mlp"}
-    _, engine, states = _prepare(students, **nets)
-    for t in range(5):
-        if t % 2 == 0:
-            held = jax.device_get(states[0]["teacher"])
-        taught = [states[0] | {"teacher": held}]
-        own = _advance(engine, taught, Replay("hand", t, t + 1, t))[0]["hand"]
-        states[0]["hand"] = own
-        states = _advance(engine, states, Lockstep(t, t + 1, (LAGGED,)))
-    got, expected = (states[0][name].params for name in ("lagged", "hand"))
+    _, engine, states = _prepare(students, **NARROW)
+    member = Member("lagged", refresh=2)
+    states, weights = _in_lockstep(engine, states, member, 5)
+    expected = _by_hand(engine, states, [weights[t] for t in (0, 0, 2, 2, 4)])
+    got = states[0]["lagged"].params
     chex.assert_trees_all_close(got, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -191,3 +207,70 @@ def test_a_lagged_student_costs_a_forward_pass_of_the_teacher():
     assert {row["teacher_refresh"]["s"] for row in segments} == {7}
     line = "s (kd, lagged): 21 updates, interval 1 epochs = 7 steps"
     assert ledger.summary(parts)[1] == line
+
+
+@pytest.mark.parametrize("sees", ["before", "after"])
+def test_students_learn_from_the_average_of_the_teachers_weights(sees):
+    """By hand, online and in a replay: NumPy's average is put in for the teacher."""
+    students = {
+        "online": student(plan="online", online_teacher=sees),
+        "spaced": student(plan="spaced"),
+        "hand": student(plan="spaced", teacher_weights="live"),
+    }
+    _, engine, states = _prepare(students, **NARROW, **EMA)
+    states, weights = _in_lockstep(engine, states, Member("online"), 4)
+    means = weights[:1]
+    # The plain mean at first, with 1/2 and 2/3 of what there was; 3/4 is above 0.7.
+    for keep, net in zip((1 / 2, 2 / 3, 0.7, 0.7), weights[1:], strict=True):
+        blend = lambda m, w, k=keep: k * m + (1 - k) * w
+        means.append(jax.tree.map(blend, means[-1], net))
+    close = functools.partial(chex.assert_trees_all_close, rtol=1e-4, atol=1e-6)
+    close(states[0]["teacher"].average, means[-1])
+    at_their_time = means[:-1] if sees == "before" else means[1:]
+    close(states[0]["online"].params, _by_hand(engine, states, at_their_time))
+    expected = _by_hand(engine, states, means[-1:] * 2)
+    for t in range(2):
+        states, _ = engine.advance(states, Replay("spaced", t, t + 1, 4))
+    close(states[0]["spaced"].params, expected)
+
+
+def test_an_averaged_teacher_costs_online_students_a_forward_pass():
+    parts, _, _ = _prepare({"on": student(plan="online")}, **EMA)
+    net = ledger.describe_plan(parts)["networks"]["on"]
+    assert (net["forward_passes"], net["backward_passes"]) == (42, 21)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"teacher__ema_decay": 0.0}, "students.s.teacher_weights='ema' needs"),
+        (
+            {"student__teacher_weights": "live"},
+            "ema_decay=0.7 keeps an average that no",
+        ),
+        ({"student__method": "hard"}, "students.s.teacher_weights='ema' would do"),
+    ],
+)
+def test_an_average_that_is_missing_or_unseen_is_refused(fields, words):
+    """A control that does nothing would pass for one that shows nothing."""
+    with pytest.raises(ConfigError, match=words) as error:
+        _prepare({"s": student(plan="spaced")}, **EMA | fields)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"plan": "lagged"}, "students.s.plan='lagged' needs a teacher that trains"),
+        ({"teacher_weights": "ema"}, "ema_decay=0.7 averages a teacher that trains"),
+    ],
+)
+def test_a_trained_teacher_neither_lags_nor_has_an_average(fields, words):
+    """It stands still: either control would be the plain student again."""
+    config = tiny.config({"s": student(**{"plan": "online"} | fields)})
+    decay = 0.7 if "teacher_weights" in fields else 0.0
+    trained = dataclasses.replace(config.teacher, stage="a/b", ema_decay=decay)
+    with pytest.raises(ConfigError, match=words) as error:
+        checks.networks_named(dataclasses.replace(config, teacher=trained))
+        checks.training(dataclasses.replace(config, teacher=trained))
+    assert "\n" not in str(error.value)
