@@ -456,6 +456,13 @@ class StudentConfig(MethodConfig):
         "and order, new augmentation), reshuffle (fresh order and augmentation)",
         choices=(AUTO, "exact", "reaugment", "reshuffle"),
     )
+    replay_fraction: float = option(
+        1.0,
+        "control: share of the buffered batches that a replay shows, the last ones, "
+        "rounded to whole batches; 1: all",
+        above=0.0,
+        high=1.0,
+    )
     teacher_bn: str = option(
         AUTO,
         "BatchNorm statistics of the frozen teacher: batch (of the replayed batch) or "

@@ -270,6 +270,24 @@ def _rounds(
     return tuple((span.stop, span) for span in spans)
 
 
+def _shown(name: str, student: StudentConfig, span: Span) -> Span:
+    """Return which of the buffered batches a replay shows: the last ones.
+
+    They came in random order, so that any of them are a random share of the examples.
+    """
+    length = span.stop - span.start
+    count = round(student.replay_fraction * length)
+    if count:
+        return Span(span.stop - count, span.stop)
+    short = student.remainder == "flush" and student.plan != "offline"
+    raise ConfigError(
+        f"config.students.{name}.replay_fraction={student.replay_fraction:g} of a "
+        f"replay of {length} batch{'es' * (length > 1)} rounds to 0; give at least "
+        f"{math.ceil(1e4 / length) / 1e4:g}"
+        f"{', or remainder=' + repr('drop') if short else ''}."
+    )
+
+
 def _is_released(student: StudentConfig) -> bool:
     self_kd = student.plan == "spaced" and student.method == "self_kd"
     return self_kd and student.trigger == "released"
@@ -378,6 +396,8 @@ def _course(name: str, student: StudentConfig, clock: Clock) -> Course:
             f"{1 / clock.total_steps:.2g}."
         )
     course = SCHEDULES[student.plan](name, student, own)
+    shown = ((at, _shown(name, student, span)) for at, span in course.replays)
+    course = course._replace(replays=tuple(shown))
     if _leads_itself(student):
         return _lead_itself(name, student, course, own)
     return course

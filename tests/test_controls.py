@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import tiny
 
-from spaced_kd import checks, data, experiment, ledger, optim, steps
-from spaced_kd.config import OptimConfig, student
+from spaced_kd import checks, data, experiment, ledger, optim, schedule, steps
+from spaced_kd.config import OptimConfig, StudentConfig, student
 from spaced_kd.engine import Engine
 from spaced_kd.errors import ConfigError
 from spaced_kd.layers import BatchNorm, Dense
@@ -274,3 +274,57 @@ def test_a_trained_teacher_neither_lags_nor_has_an_average(fields, words):
         checks.networks_named(dataclasses.replace(config, teacher=trained))
         checks.training(dataclasses.replace(config, teacher=trained))
     assert "\n" not in str(error.value)
+
+
+def _replayed(**fields):
+    """Replays in 3 epochs of 4 batches: (step of the stream, batches) of each."""
+    config = StudentConfig(**{"remainder": "drop", "replay_fraction": 0.5} | fields)
+    plan = schedule.make_plan({"s": config}, schedule.Clock(4, 3))
+    spans = [seg for seg in plan if isinstance(seg, Replay)]
+    return [(seg.teacher_step, *range(seg.start, seg.stop)) for seg in spans]
+
+
+def test_a_replay_shows_the_last_share_of_what_was_buffered():
+    """Worked out by hand, in every plan that replays; counts are rounded."""
+    spaced = {"plan": "spaced", "space_interval_epochs": 1.0}
+    assert _replayed(**spaced) == [(4, 2, 3), (8, 6, 7), (12, 10, 11)]
+    assert _replayed(**spaced, replay_fraction=0.7)[0] == (4, 1, 2, 3)
+    assert _replayed(plan="offline") == [(12, *range(6, 12))]
+    window = {"plan": "critical_period", "window_start_epochs": 1.0}
+    by_three = {"space_interval_epochs": 0.75, "remainder": "flush"}
+    assert _replayed(**window, **by_three) == [(7, 5, 6), (10, 8, 9), (12, 11)]
+    itself = {"method": "self_kd", "trigger": "interval"}
+    assert _replayed(**spaced, **itself) == _replayed(**spaced)
+
+
+def test_what_a_replay_leaves_out_is_not_counted():
+    """The compute saved is what this control is for."""
+    fields = {"replay_fraction": 0.5, "space_interval_epochs": 1.0}
+    parts, _, _ = _prepare({"s": student(plan="spaced", **fields)})
+    net = ledger.describe_plan(parts)["networks"]["s"]
+    # 7 batches a replay: 3.5 of them are rounded to 4.
+    counts = net["updates"], net["forward_passes"], net["backward_passes"]
+    assert counts == (12, 24, 12)
+    assert ledger.summary(parts)[1] == (
+        "s (kd, spaced): 12 updates, interval 1 epochs = 7 steps, 3 replays; "
+        "9 batches of the stream are never learned"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"replay_fraction": 0.1}, r"of a replay of 4 .* at least 0\.25\.$"),
+        (
+            {"space_interval_epochs": 2.75, "remainder": "flush"},
+            r"of a replay of 1 batch .* at least 1, or remainder='drop'\.$",
+        ),
+    ],
+)
+def test_a_share_of_less_than_a_batch_is_refused(fields, words):
+    """An arm that never trains, or rounds that vanish, would be quoted as spaced."""
+    spaced = {"plan": "spaced", "space_interval_epochs": 1.0}
+    with pytest.raises(ConfigError, match=words) as error:
+        _replayed(**spaced | fields)
+    assert "\n" not in str(error.value)
+    assert _replayed(**spaced, replay_fraction=0.25) == [(4, 3), (8, 7), (12, 11)]
