@@ -61,9 +61,9 @@ def _teacher(config: Config) -> None:
                 "config.tutor.stage empty."
             )
         for name, student in config.students.items():
-            if student.plan == "constant_ahead":
+            if student.plan in ("constant_ahead", "lagged"):
                 raise ConfigError(
-                    f"config.students.{name}.plan='constant_ahead' needs a teacher "
+                    f"config.students.{name}.plan='{student.plan}' needs a teacher "
                     "that trains, but config.teacher.stage brings a trained one; take "
                     "plan='online'."
                 )
@@ -82,9 +82,10 @@ def _teacher(config: Config) -> None:
 
 
 def training(config: Config) -> None:
-    """Refuse initial weights and clocks that nothing stands behind."""
+    """Refuse initial weights, averages and clocks that nothing stands behind."""
     for name, student in config.students.items():
         _init(name, student, config.teacher)
+    _average(config)
     if config.teacher.optim.schedule_clock != "own":
         raise ConfigError(
             "config.teacher.optim.schedule_clock='teacher' says nothing; set 'own'."
@@ -100,6 +101,31 @@ def training(config: Config) -> None:
                 f"config.students.{name}.optim.schedule_clock='teacher' stands still "
                 f"{stands}; set 'own'."
             )
+
+
+def _average(config: Config) -> None:
+    field = f"config.teacher.ema_decay={config.teacher.ema_decay:g}"
+    averaged = [
+        name
+        for name, student in config.students.items()
+        if student.teacher_weights == "ema" and student.plan != "none"
+    ]
+    if averaged and not config.teacher.ema_decay:
+        raise ConfigError(
+            f"config.students.{averaged[0]}.teacher_weights='ema' needs the average of "
+            f"a teacher that trains, but {field} keeps none; give e.g. 0.999, or set "
+            "'live'."
+        )
+    if config.teacher.ema_decay and not averaged:
+        raise ConfigError(
+            f"{field} keeps an average that no student sees; give some students "
+            "teacher_weights='ema', or set it to 0."
+        )
+    if config.teacher.ema_decay and config.teacher.stage:
+        raise ConfigError(
+            f"{field} averages a teacher that trains, but config.teacher.stage brings "
+            "a trained one; set it to 0, and teacher_weights to 'live'."
+        )
 
 
 def _init(name: str, student: StudentConfig, teacher: TeacherConfig) -> None:
@@ -150,12 +176,16 @@ def student_outputs(
     _refuse_soft_head(config, method, outputs, field)
     _refuse_one_head(config, method, outputs, field)
     _refuse_branches_amiss(config, method, outputs, field)
-    # The baseline inherits the field from `config.student` and may ignore it.
-    if config.shuffle_teacher and not method.needs_teacher and config.plan != "none":
-        raise ConfigError(
-            f"{field}.shuffle_teacher=True would do nothing, because method="
-            f"'{config.method}' sees no teacher's outputs; set it to False."
-        )
+    # The baseline inherits the fields from `config.student` and may ignore them.
+    if method.needs_teacher or config.plan == "none":
+        return
+    for control, off in (("shuffle_teacher", False), ("teacher_weights", "live")):
+        value = getattr(config, control)
+        if value != off:
+            raise ConfigError(
+                f"{field}.{control}={value!r} would do nothing, because method="
+                f"'{config.method}' sees no teacher's outputs; set it to {off!r}."
+            )
 
 
 def _refuse_soft_head(

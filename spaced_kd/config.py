@@ -43,6 +43,7 @@ WITHOUT_TEACHER = ("hard", *SELF_TAUGHT, "dml")
 PLANS = (
     "none",
     "online",
+    "lagged",
     "interleaved",
     "spaced",
     "critical_period",
@@ -249,6 +250,12 @@ class OptimConfig:
         "sgd: added to the gradient (coupled); adamw: decoupled (released: 0.05)",
         low=0.0,
     )
+    sam_rho: float = option(
+        0.0,
+        "SAM (Foret et al., ICLR 2021): take the gradient this far uphill, a Euclidean "
+        "distance (often 0.05), for a second pass at each update; 0: plain",
+        low=0.0,
+    )
     decay_on: str = option(
         "all",
         "what decays: all parameters (released ResNets), or matrices (released "
@@ -434,6 +441,13 @@ class TeacherConfig(MethodConfig):
         "STAGE/NETWORK: the teacher is that trained network of config.stages and stays "
         "as it is; empty: it is trained in this run",
     )
+    ema_decay: float = option(
+        0.0,
+        "keep an exponential moving average of the teacher's weights, of this decay, "
+        "for students with teacher_weights='ema'; 0: no average",
+        low=0.0,
+        high=1.0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -458,8 +472,8 @@ class StudentConfig(MethodConfig):
     space_interval_epochs: float = option(
         1.5,
         "space interval in epochs (the paper's s, the released interval_rate); for the "
-        "plans spaced, critical_period and constant_ahead; left open: 1.5, for self KD "
-        "4.0 (paper, Tables 1 and 2)",
+        "plans spaced, critical_period, constant_ahead and lagged; left open: 1.5, for "
+        "self KD 4.0 (paper, Tables 1 and 2)",
         low=0.0,
         by_method={"self_kd": 4.0},
     )
@@ -481,6 +495,13 @@ class StudentConfig(MethodConfig):
         "and order, new augmentation), reshuffle (fresh order and augmentation)",
         choices=(AUTO, "exact", "reaugment", "reshuffle"),
     )
+    replay_fraction: float = option(
+        1.0,
+        "control: share of the buffered batches that a replay shows, the last ones, "
+        "rounded to whole batches; 1: all",
+        above=0.0,
+        high=1.0,
+    )
     teacher_bn: str = option(
         AUTO,
         "BatchNorm statistics of the frozen teacher: batch (of the replayed batch) or "
@@ -492,6 +513,12 @@ class StudentConfig(MethodConfig):
         "DropPath of the frozen transformer teacher: on (as released; its targets are "
         "noisy) or off; with teacher_bn='running', which is eval mode, it is off",
         choices=("on", "off"),
+    )
+    teacher_weights: str = option(
+        "live",
+        "control: whose outputs the student sees, those of the teacher as it trains "
+        "(live), or of the moving average of its weights (ema)",
+        choices=("live", "ema"),
     )
     online_teacher: str = option(
         AUTO,

@@ -101,7 +101,8 @@ class Experiment:
             if config.tutor.stage:
                 tutor = self._model(config.tutor, BatchAxis(), maps["teacher"])
             fixed = bool(config.teacher.stage)
-            teacher = Teacher(network, methods["teacher"], tutor, fixed)
+            decay = config.teacher.ema_decay
+            teacher = Teacher(network, methods["teacher"], tutor, fixed, decay)
         # Only what has DropPath can be without it.
         drops = teacher and getattr(teacher.network.model, "drop_path", 0.0) > 0.0
         students = {
@@ -120,6 +121,7 @@ class Experiment:
                 student.replay,
                 student.label_smoothing,
                 student.shuffle_teacher,
+                student.teacher_weights,
             )
             for name, student in self.config.students.items()
         }
@@ -186,6 +188,7 @@ class Experiment:
             rate,
             optim.schedule_clock,
             self.config.micro_batches,
+            optim.sam_rho,
         )
 
 
@@ -312,10 +315,14 @@ def _init_seed(experiment: Experiment, networks: Networks, keys: SeedKeys) -> Se
             state["teacher"] = begin(
                 teacher.network, teacher.method, taught, variables, tutored
             )
+        if teacher.ema_decay:
+            state["teacher"] = state["teacher"].replace(average=variables["params"])
     for name, student in networks.students.items():
         own = experiment.config.students[name].init == "different"
         outputs, variables = start(student.network.model, own)
         state[name] = begin(student.network, student.method, outputs, variables, taught)
+        if experiment.config.students[name].plan == "lagged":
+            state[name] = state[name].replace(held=state["teacher"].variables)
     return state
 
 
