@@ -5,6 +5,7 @@ nothing into its workdir. Data that is missing is prepared as a run would do it.
 """
 
 import contextlib
+import dataclasses
 import logging
 import os
 import shutil
@@ -25,6 +26,8 @@ from spaced_kd import (
     flags,
     footprint,
     ledger,
+    stages,
+    trained,
     workdir,
 )
 from spaced_kd.errors import (
@@ -110,11 +113,41 @@ class Checkup:
         """
         self._machine()
         resolved = config.from_config_dict(raw)
-        dataset = data.load(resolved.data)
-        self._say("data", describe_data(dataset))
-        parts = experiment.build(resolved, dataset)
+        datasets = {resolved.data: data.load(resolved.data)}
+        self._say("data", describe_data(datasets[resolved.data]))
+        parts = experiment.build(resolved, datasets[resolved.data])
         self._plan(parts)
         self._disk(parts, folder)
+        self._try(parts, probe_steps)
+        if resolved.stages:
+            stages.load_data(resolved, datasets)
+            stages.refuse_misfit(resolved, datasets)
+            self._stages(resolved, folder.absolute(), datasets, probe_steps)
+
+    def _stages(
+        self,
+        settings: config.Config,
+        folder: Path,
+        datasets: Mapping[config.DataConfig, Dataset],
+        probe_steps: int,
+    ) -> None:
+        """Print which stages are there, and what the others need; theirs first."""
+        for name, own in stages.folders(settings, folder, datasets).items():
+            stage = settings.stages[name]
+            if trained.is_finished(own):
+                self._say("stage", f"{name}: trained already, in {own}")
+                continue
+            if stage.stages:
+                stages.refuse_misfit(stage, datasets)
+                above = dataclasses.replace(stage, stages_dir=str(own.parent))
+                self._stages(above, own, datasets, probe_steps)
+            self._say("stage", f"{name}: to be trained before, in {own}; on top:")
+            parts = experiment.build(stage, datasets[stage.data])
+            self._disk(parts, own)
+            self._try(parts, probe_steps)
+
+    def _try(self, parts: Experiment, probe_steps: int) -> None:
+        """Print memory, and if it is enough how long compilation and steps take."""
         limit = footprint.memory_limit(parts.groups[0].devices[0])
         # First from shapes alone: to compile, the data are brought to the device.
         if not self._memory(parts, limit, None):

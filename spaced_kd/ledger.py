@@ -1,7 +1,7 @@
 """What a run costs, counted from its plan: passes, images, and plan.json."""
 
 from spaced_kd import schedule, steps
-from spaced_kd.config import NO_TEACHER, SELF_TAUGHT, TWO_WAY
+from spaced_kd.config import NO_TEACHER, SELF_TAUGHT, TWO_WAY, Config
 from spaced_kd.experiment import Experiment, Networks
 from spaced_kd.parallel import BatchAxis
 from spaced_kd.schedule import METHOD, REPLAY, Evaluate, Lockstep, Replay, Tick
@@ -102,15 +102,9 @@ def describe_plan(parts: Experiment) -> dict:
 def summary(parts: Experiment) -> list[str]:
     """Return what will happen, a line for each network, to be told beforehand."""
     total, seeds = parts.clock.total_steps, parts.config.num_seeds
-    model = parts.config.teacher.model
-    work = f"teacher {model}: {total:,} updates in"
-    if model == NO_TEACHER:
-        work = "no teacher;"
-    elif parts.config.teacher.stage:
-        work = f"teacher {model}, trained in stage {parts.config.teacher.stage};"
     lines = [
-        f"{work} {parts.config.num_epochs} epochs of {parts.clock.steps_per_epoch} "
-        f"steps, {seeds} seed{'s' if seeds > 1 else ''}"
+        f"{_teachers_work(parts.config, total)} {parts.config.num_epochs} epochs of "
+        f"{parts.clock.steps_per_epoch} steps, {seeds} seed{'s' if seeds > 1 else ''}"
     ]
     for name, student in parts.config.students.items():
         own = schedule.student_clock(student, parts.clock)
@@ -131,6 +125,18 @@ def summary(parts: Experiment) -> list[str]:
             line += f"; {left:,} batches of the stream are never {what}"
         lines.append(line)
     return lines
+
+
+def _teachers_work(config: Config, total: int) -> str:
+    teacher, tutor = config.teacher, config.tutor
+    if teacher.model == NO_TEACHER:
+        return "no teacher;"
+    if teacher.stage:
+        return f"teacher {teacher.model}, trained in stage {teacher.stage};"
+    how = "" if teacher.method == "hard" else f" ({teacher.method})"
+    if tutor.stage:
+        how += f", taught by {tutor.model} of stage {tutor.stage}"
+    return f"teacher {teacher.model}{how}: {total:,} updates in"
 
 
 def _rounds_and_left(parts: Experiment, name: str, batches: int) -> tuple[int, int]:

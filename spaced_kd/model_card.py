@@ -128,8 +128,8 @@ def _sentence(about, config, student) -> str:
         return f"Learned from a {teacher['model']} that was trained {when} {how}."
     if student["method"] not in WITHOUT_TEACHER:
         return (
-            f"Learned with a second network that stood in for a {teacher['model']}, "
-            f"trained {when} and is not in this file {how}."
+            f"Learned with a head, not in this file, on a {teacher['model']} that was "
+            f"trained {when} {how}."
         )
     peer = student["dml_peer"] or student["model"]
     return f"Learned with a {peer}, its peer, which is not in this file {how}."

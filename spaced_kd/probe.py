@@ -154,7 +154,9 @@ class Probe:
         )
         by_kind = {kind_of(tick): tick for tick in reversed(costs)} | self._usual
         found: dict[Kind, Speed] = {}
-        for kind in dict.fromkeys(kind_of(tick) for tick in costs):
+        # A run with a finished teacher begins with its evaluation.
+        first = next(tick for tick in costs if not isinstance(tick, Evaluate))
+        for kind in dict.fromkeys(map(kind_of, (first, *costs))):
             tick = by_kind[kind]
             end = deadline + self._streamed.warm_up_seconds
             share = (end - self._clock()) / (len(by_kind) - len(found))
@@ -193,7 +195,7 @@ class Probe:
         share: float,
         rate: float | None,
     ) -> Speed:
-        assert rate is not None, "a plan begins with training"
+        assert rate is not None, "training is measured first"
         test, settings = self._parts.dataset.test, self._parts.config
         state = self._states[0][tick.network]
         if isinstance(test, Split):

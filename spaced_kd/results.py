@@ -224,6 +224,8 @@ class Results:
         n = f"n={most}" if least == most else f"n={least} to {most}"
         spread = ", mean ± standard deviation over seeds" if most > 1 else ""
         yield f"acc1: top-1 accuracy on the test set{spread} ({n})."
+        if self.teacher and self.teacher.updates == 0:
+            yield "The teacher was trained before this run and stays as it is."
         if most > 1 and self.references:
             interval = "; in brackets: 95 % t interval of their mean" * (most > 2)
             yield (

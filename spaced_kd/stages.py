@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 
 from spaced_kd import config as config_lib
-from spaced_kd import experiment, results, trained
+from spaced_kd import data, experiment, results, trained
 from spaced_kd.config import Config, DataConfig
 from spaced_kd.errors import CheckpointError, ConfigError
 from spaced_kd.experiment import Experiment
@@ -52,6 +52,18 @@ def sources(config: Config) -> dict[str, Source]:
     return found
 
 
+def load_data(config: Config, datasets: dict[DataConfig, Dataset]) -> None:
+    """Add to `datasets` what a run and its stages use, where it is missing.
+
+    Raises:
+      SpacedKDError: as for `data.load`.
+    """
+    if config.data not in datasets:
+        datasets[config.data] = data.load(config.data)
+    for stage in config.stages.values():
+        load_data(stage, datasets)
+
+
 def key(config: Config, datasets: Datasets) -> str:
     """Return the hash of a run's config, data and parents, hex.
 
@@ -60,8 +72,8 @@ def key(config: Config, datasets: Datasets) -> str:
       datasets: of the run and its stages.
     """
     parents = sorted(key(stage, datasets) for stage in config.stages.values())
-    data = datasets[config.data].fingerprint
-    text = json.dumps([config_lib.fingerprint(config), data, parents])
+    own = config_lib.fingerprint(config), datasets[config.data].fingerprint
+    text = json.dumps([*own, parents])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -15,7 +15,6 @@ import ml_collections
 from spaced_kd import (
     agreement,
     backend,
-    data,
     evaluate,
     experiment,
     ledger,
@@ -103,7 +102,7 @@ class _Runner:
         """Return the results; `instead`: what to choose where the folder is in use."""
         peers, writes = self.peers, self.peers.index == 0
         hint = f"run the same command to continue from the last checkpoint in {path}"
-        self._load(config)
+        stages.load_data(config, self.datasets)
         given, origins = self._taught(config, path)
         lock = workdir.lock(path, instead) if writes else contextlib.nullcontext()
         with StopRequest(may_exit=self.may_exit) as stop, lock:
@@ -125,12 +124,6 @@ class _Runner:
                 report.build(path)
             peers.exchange("the report is written")
             return results.load(path)
-
-    def _load(self, config: config_lib.Config) -> None:
-        if config.data not in self.datasets:
-            self.datasets[config.data] = data.load(config.data)
-        for stage in config.stages.values():
-            self._load(stage)
 
     def _taught(
         self, config: config_lib.Config, path: Path

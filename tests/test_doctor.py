@@ -93,6 +93,37 @@ def test_a_run_without_a_teacher_is_told_as_it_is(run, tmp_path, monkeypatch):
     assert "speed replay spaced: " in text
 
 
+STAGES = (
+    CONFIG
+    + """
+    config.data.num_train_examples = 256
+    config.students = {"s": student(plan="online")}
+    parent = config.copy_and_resolve_references()
+    parent.teacher.model, parent.students = "none", {"gen0": student(plan="none")}
+    config.teacher.stage, config.stages = "gen0/gen0", {"gen0": parent}
+    return config
+"""
+)
+
+
+def test_stages_that_are_missing_are_estimated_too(run, tmp_path, monkeypatch):
+    """Their hours come before the run's, and their memory may be what is lacking."""
+    text = STAGES.replace("    return config\n", "", 1)
+    (tmp_path / "config.py").write_text(text)
+    folder = tmp_path / "work"
+    code, out, _ = run(f"--workdir={folder}", probe_steps=1)
+    assert code == 0, out
+    words = " ".join(out.split())
+    own, stage = words.split("stage gen0: to be trained before, in ", 1)
+    assert f"{folder}/stages/gen0-" in "".join(stage.split())
+    assert "speed lockstep s: " in own and "speed evaluation teacher: " in own
+    assert "speed lockstep gen0: " in stage and stage.count(" time about ") == 1
+    assert not folder.exists()
+    monkeypatch.setattr(doctor.trained, "is_finished", lambda path: "gen0" in str(path))
+    words = " ".join(run(f"--workdir={folder}")[1].split())
+    assert "stage gen0: trained already, in " in words
+
+
 def test_a_kind_of_tick_names_the_updates_that_are_not_the_methods_alone():
     """Breaks if the time of two updates a batch passes for that of one."""
     members = (Member("a"), Member("b", updates=("hard", "method")))

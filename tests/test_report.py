@@ -638,7 +638,10 @@ def test_a_window_shows_its_interval_and_its_short_last_round():
         {"kind": "replay", "student": name, "start": 5, "stop": 6, "teacher_step": 6},
     ]
     network = {"plan": "critical_period", "space_interval_steps": 1173}
-    plan = {"segments": segments, "networks": {"teacher": {}, name: network}}
+    plan = {
+        "segments": segments,
+        "networks": {"teacher": {"updates": 20}, name: network},
+    }
     with style.drawing():
         looks = style.line_looks([name])
         students = {name: settings_of(plan="critical_period")}

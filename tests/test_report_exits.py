@@ -336,7 +336,7 @@ def test_the_axis_says_whose_knowledge_it_is(teacher, methods, label):
     """Breaks if batches met are called a teacher's updates."""
     plan, settings = make_plan(["online", "spaced"]), make_config()["students"]
     if teacher:
-        plan["networks"]["teacher"] = {}
+        plan["networks"]["teacher"] = {"updates": 20}
     students = {
         name: settings[name] | {"method": method}
         for name, method in zip(("online", "spaced"), methods, strict=True)

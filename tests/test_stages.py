@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import signal
 from types import SimpleNamespace
 
 import chex
@@ -15,7 +17,7 @@ import tiny
 
 import spaced_kd
 from spaced_kd import config as config_lib
-from spaced_kd import data, experiment, stages, train, trained, workdir
+from spaced_kd import data, experiment, ledger, main, stages, train, trained, workdir
 from spaced_kd.checkpoint import CheckpointLine
 from spaced_kd.config import fingerprint, from_config_dict, student
 from spaced_kd.engine import Engine
@@ -23,6 +25,7 @@ from spaced_kd.errors import CheckpointError, ConfigError, LockedError
 from spaced_kd.layers import BatchNorm, Dense
 from spaced_kd.models import MODELS
 from spaced_kd.models.base import Model
+from spaced_kd.report import page as report_page
 from spaced_kd.results import load
 from spaced_kd.schedule import Lockstep, Member
 from spaced_kd.types import ModelOutput
@@ -45,7 +48,7 @@ NET |= {"data__num_train_examples": 128}
 ALONE = NET | {"teacher__model": "none"}
 
 
-def chain(stages_dir, *, parent_epochs=1, **fields):
+def fields_of(stages_dir, *, parent_epochs=1, **fields):
     """A born-again network of the third generation, and a spaced arm beside it."""
     arms = {"gen2": student(plan="online"), "spaced": student(plan="spaced")}
     arms["spaced"].space_interval_epochs = 0.5
@@ -58,7 +61,12 @@ def chain(stages_dir, *, parent_epochs=1, **fields):
     first = tiny.config_dict({"gen0": student(plan="none")}, **ALONE)
     first.num_epochs = parent_epochs
     config.stages = {"gen0": first, "gen1": second}
-    return from_config_dict(config)
+    return config
+
+
+def chain(stages_dir, **fields):
+    """Return `fields_of`, resolved."""
+    return from_config_dict(fields_of(stages_dir, **fields))
 
 
 class World:
@@ -66,7 +74,7 @@ class World:
 
     def __init__(self, folder, patch):
         self.folder, self.trained, self._engines = folder, [], {}
-        self.stop_at = None
+        self.stop_at = {}
         patch.setitem(MODELS, "norm_mlp", NormMLP)
         patch.setattr(train, "Engine", self._engine)
         patch.setattr(train.report, "build", lambda path: None)
@@ -74,8 +82,7 @@ class World:
 
         def noted(loop, *args):
             name = loop._path.name.split("-")[0]
-            if (name, args[0]) == self.stop_at:
-                raise ConnectionAbortedError("killed")
+            self.stop_at.pop((name, args[0]), lambda: None)()
             self.trained.append(name)
             return advance(loop, *args)
 
@@ -166,6 +173,7 @@ def test_the_teacher_is_evaluated_once_with_the_stages_accuracy(whole):
     assert [r["eval/teacher/acc1"] for r in rows] == list(stage.acc1_last.per_seed)
     found = load(whole.path)
     assert found.complete and found.teacher and found.teacher.updates == 0
+    assert "The teacher was trained before this run" in found.table()
 
 
 def test_the_origin_of_a_teacher_is_on_record(whole):
@@ -183,26 +191,64 @@ def test_the_origin_of_a_teacher_is_on_record(whole):
     assert parent["parents"] == {}
 
 
-def test_a_kill_in_a_stage_or_in_the_run_leaves_no_trace(world, whole, tmp_path):
-    """The same command goes on where it was, and ends bitwise where it would have."""
-    config = chain(tmp_path)
-    for where in (("gen1", 1), ("again", 3)):
-        world.stop_at = where
-        with pytest.raises(ConnectionAbortedError):
-            world.run(config, "again")
-        assert world.trained, where
-    world.stop_at = None
-    path, trained_in = world.run(config, "again")
-    assert trained_in == ["again"]
+def test_spacing_from_a_finished_teacher_is_online_learning(whole):
+    """The same batches, teacher and order: only the hours of the day differ.
+
+    The eight updates of either arm are compiled into different programs.
+    """
+    saved = CheckpointLine(whole.path / "checkpoints", keep=2).latest()
+    arrays = CheckpointLine(saved.path.parent, keep=2).read(saved)
+    for seed in (0, 1):
+        (online, steps), (spaced, others) = (
+            trained.network(arrays, seed, name) for name in ("gen2", "spaced")
+        )
+        assert steps == others == 8
+        chex.assert_trees_all_close(online, spaced, rtol=1e-5, atol=1e-6)
+
+
+def test_the_page_names_the_chain(whole, tmp_path):
+    """Breaks if the report of a run with stages cannot be built, or hides them."""
+    shutil.copytree(whole.path, tmp_path / "run")
+    page = report_page.build(tmp_path / "run").read_text()
+    for words in (
+        "Trained before this run",
+        "teacher of this run: norm_mlp",
+        "gen0 / gen0",
+        f"../shared/{whole.folders['gen1'].name}",
+        "One norm_mlp teacher that was trained before this run and 2 students on fake",
+    ):
+        assert words in page, words
+
+
+def test_stops_and_kills_leave_no_trace(world, whole, tmp_path, capsys):
+    """Ctrl-C in a stage, a crash in the run: the same command goes on, bitwise."""
+    file, path = tmp_path / "config.py", world.folder / "again"
+    file.write_text(
+        f"import test_stages\n"
+        f"def get_config():\n    return test_stages.fields_of({str(tmp_path)!r})\n"
+    )
+    command = ["spaced_kd", f"--config={file}", f"--workdir={path}"]
+    world.stop_at["gen1", 1] = lambda: os.kill(os.getpid(), signal.SIGINT)
+    assert main.main(command) == 75
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("stopped: by SIGINT at tick 2 of 4; the state is saved: run")
+    assert f"{tmp_path}/gen1-" in line
+    world.stop_at["again", 3] = _crash
+    with pytest.raises(ConnectionAbortedError):
+        main.main(command)
+    assert main.main(command) == 0
+    assert world.stop_at == {}
     assert _last(path) == _last(whole.path)
-    for log in ("metrics.jsonl", "plan.json", "results.json"):
-        theirs = (whole.path / log).read_text()
-        if log != "results.json":  # which holds seconds
-            assert (path / log).read_text() == theirs
+    for log in ("metrics.jsonl", "plan.json"):
+        assert (path / log).read_bytes() == (whole.path / log).read_bytes()
     assert load(path).students == load(whole.path).students
 
 
-def _copy(whole, tmp_path, *, damage=None):
+def _crash():
+    raise ConnectionAbortedError("killed")
+
+
+def _copy(whole, tmp_path):
     """Return a copy of the run's folder beside one of its stages."""
     for name in ("run", "shared"):
         shutil.copytree(whole.path.parent / name, tmp_path / name)
@@ -460,6 +506,27 @@ def test_a_stage_that_does_not_fit_is_refused_before_it_is_trained(what, tmp_pat
     with pytest.raises(ConfigError, match=words):
         spaced_kd.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+SUMMARIES = {
+    "finished": ({}, "teacher mlp, trained in stage gen0/gen0; 3 epochs of 7 steps"),
+    "tutored": (
+        {"teacher__stage": "", "tutor__stage": "gen0/gen0", "teacher__method": "kd"},
+        "teacher mlp (kd), taught by mlp of stage gen0/gen0: 21 updates in 3 epochs",
+    ),
+    "self-taught": (
+        {"teacher__stage": "", "teacher__method": "ps_kd"},
+        "teacher mlp (ps_kd): 21 updates in 3 epochs",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SUMMARIES)
+def test_a_run_says_first_how_its_teacher_comes_about(kind):
+    own, words = SUMMARIES[kind]
+    config = from_config_dict(_chained(own))
+    first, *_ = ledger.summary(experiment.build(config, data.load(config.data)))
+    assert first.startswith(words)
 
 
 @pytest.mark.parametrize("compat", config_lib.COMPAT)

@@ -72,6 +72,9 @@ def environment(env: Any) -> str:
 def _defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     defaults = dataclasses.asdict(Config())
     defaults["student"] |= auto_choices(config["compat"], config["student"])
+    teacher = {"method": "hard"} | config["teacher"]
+    choices = auto_choices(config["compat"], teacher)
+    defaults["teacher"] |= {n: v for n, v in choices.items() if n in teacher}
     if config["teacher"].get("stage"):
         defaults["student"] |= FIXED_TEACHER_CHOICES
     return defaults

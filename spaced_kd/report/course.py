@@ -84,7 +84,8 @@ def is_taught_by_finished(plan: Mapping[str, Any], settings: Mapping[str, Any]) 
 
 def trains_teacher(plan: Mapping[str, Any]) -> bool:
     """Return whether a run has a teacher that it trains itself."""
-    return plan["networks"].get("teacher", {"updates": 0})["updates"] > 0
+    teacher = plan["networks"].get("teacher")
+    return teacher is not None and teacher["updates"] > 0
 
 
 def lanes(segments: Iterable[Mapping[str, Any]], student: str) -> Lanes:

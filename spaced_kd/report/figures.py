@@ -40,7 +40,7 @@ def every_figure(
     return {
         "accuracy": _accuracy_figures(rows, looks),
         "exits": _exit_figures(rows, exits, looks),
-        "training": _training_figures(rows, looks, config["teacher"]),
+        "training": _training_figures(rows, looks, config.get("teacher", {})),
         "timeline": _timeline_figures(plan, students, looks),
         "gap": _gap_figures(rows, {name: looks[name] for name in students}),
     }
