@@ -26,6 +26,12 @@ def networks_named(config: Config) -> None:
     """Refuse a method whose teacher is not there, or not the one that it needs."""
     if config.teacher.model != NO_TEACHER:
         _teacher(config)
+    elif config.tutor.stage:
+        raise ConfigError(
+            f"config.tutor.stage='{config.tutor.stage}' would teach the run's teacher, "
+            "but config.teacher.model='none'; name a model there, or leave the tutor's "
+            "stage empty."
+        )
     for name, student in config.students.items():
         field = f"config.students.{name}.method"
         registry.lookup(METHODS, student.method, field)
@@ -68,7 +74,7 @@ def _teacher(config: Config) -> None:
                     "plan='online'."
                 )
         return
-    if teacher.method in (*WITH_BRANCHES, *TWO_WAY):
+    if teacher.method in (*WITH_BRANCHES, *TWO_WAY, "dho"):
         raise ConfigError(
             f"{field} is for students; give the teacher 'hard', 'dlb', 'ps_kd', or a "
             "method that learns from config.tutor."
@@ -160,12 +166,32 @@ def micro_batches(config: Config, groups: tuple[SeedGroup, ...]) -> None:
             )
 
 
-def teacher_outputs(
-    config: TeacherConfig, method: Method, outputs: ModelOutput
-) -> None:
-    """Refuse a teacher with a head that nothing trains, or without one that is due."""
-    _refuse_soft_head(config, method, outputs, "config.teacher")
-    _refuse_one_head(config, method, outputs, "config.teacher")
+def teacher_outputs(config: TeacherConfig, outputs: ModelOutput) -> None:
+    """Refuse a teacher of two heads, of which students would see one or both.
+
+    Which, would depend on whether its forward pass is in train or in eval mode.
+    """
+    if outputs.soft_logits is not None:
+        raise ConfigError(
+            f"config.teacher.model='{config.model}' has a head that only soft targets "
+            "train, and a teacher that trains shows students one answer; choose the "
+            "model without it, or set config.teacher.arch.second_head=False."
+        )
+
+
+def one_of_two_outputs(name: str, config: StudentConfig, outputs: ModelOutput) -> None:
+    """Refuse a network of a pair with exits or heads that nothing would train."""
+    for field, what in (
+        ("branch_logits", "several exits"),
+        ("soft_logits", "two heads"),
+    ):
+        if getattr(outputs, field) is not None:
+            models = " and ".join(sorted({config.model, config.dml_peer} - {""}))
+            raise ConfigError(
+                f"config.students.{name}.method='{config.method}' trains two networks "
+                f"of one exit and one head each, but one of {models} has {what}; "
+                "choose the model without."
+            )
 
 
 def student_outputs(
@@ -189,10 +215,7 @@ def student_outputs(
 
 
 def _refuse_soft_head(
-    config: StudentConfig | TeacherConfig,
-    method: Method,
-    outputs: ModelOutput,
-    field: str,
+    config: StudentConfig, method: Method, outputs: ModelOutput, field: str
 ) -> None:
     if outputs.soft_logits is not None and SOFT_HEAD not in method.trains:
         raise ConfigError(
@@ -203,10 +226,7 @@ def _refuse_soft_head(
 
 
 def _refuse_one_head(
-    config: StudentConfig | TeacherConfig,
-    method: Method,
-    outputs: ModelOutput,
-    field: str,
+    config: StudentConfig, method: Method, outputs: ModelOutput, field: str
 ) -> None:
     if method.needs_soft_head and outputs.soft_logits is None:
         raise ConfigError(

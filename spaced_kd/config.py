@@ -479,8 +479,8 @@ class StudentConfig(MethodConfig):
     )
     epochs_factor: float = option(
         1.0,
-        "how long a student without the run's teacher learns (labels alone, self KD), "
-        "in config.num_epochs",
+        "how long a student learns that follows no training teacher (labels alone, its "
+        "own teacher, a trained one), in config.num_epochs",
         above=0.0,
     )
     remainder: str = option(
@@ -805,7 +805,21 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
       ConfigError: the first field that is missing, unknown, of the wrong type, out of
         range or not among the choices; the message names it by its dotted path.
     """
-    return _resolve(config.to_dict(), (), {}, {})
+    raw = config.to_dict()
+    resolved = _resolve(raw, (), {}, {})
+    unused = sorted(set(raw.get("stages") or {}) - _stage_names(resolved))
+    if unused:
+        raise ConfigError(
+            f"config.stages.{unused[0]} trains a network that nobody learns from; name "
+            f"it in config.teacher.stage='{unused[0]}/NETWORK' or config.tutor.stage, "
+            "or leave it out."
+        )
+    return resolved
+
+
+def _stage_names(config: Config) -> set[str]:
+    names = set(config.stages)
+    return names.union(*map(_stage_names, config.stages.values()))
 
 
 def _resolve(
@@ -857,9 +871,20 @@ def _resolve(
     )
 
 
-SHARED_WITH_STAGES = ("seed", "num_seeds", "num_devices", "data.dir", "progress")
+SHARED_WITH_STAGES = (
+    "seed",
+    "num_seeds",
+    "num_devices",
+    "compute_dtype",
+    "remat",
+    "checkpoint",
+    "progress",
+    "data.dir",
+    "data.stream_memory_mib",
+    "data.stream_threads",
+)
 """What a stage takes from the run it trains a teacher for: repetition k of the run
-learns from repetition k of the stage."""
+learns from repetition k of the stage, on the same machine in the same way."""
 
 
 def _at(raw: Any, path: str) -> Any:
@@ -905,7 +930,17 @@ def _of_stages(
     for role in ("teacher", "tutor"):
         settings = getattr(config, role)
         if not settings.stage:
+            if role == "tutor" and settings.model != NO_TEACHER:
+                raise ConfigError(
+                    f"config.tutor.model='{settings.model}' without a stage to "
+                    "train it; name one in config.tutor.stage, which brings the model."
+                )
             continue
+        if role == "teacher" and settings.model == NO_TEACHER:
+            raise ConfigError(
+                f"config.teacher.stage='{settings.stage}' brings a teacher, but "
+                "config.teacher.model='none'; leave one of them out."
+            )
         field = f"config.{role}.stage='{settings.stage}'"
         if chain:
             field = f"config.stages.{chain[-1]}.{role}.stage='{settings.stage}'"

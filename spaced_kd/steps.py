@@ -1,8 +1,8 @@
 """The teacher step, the student step, and how they compose into a chunk.
 
 All are pure functions. The teacher is an argument of a student's step and never part of
-what a replay carries from step to step: it is frozen by construction. Gradients are cut
-in one place, `make_student_step`.
+what a replay carries from step to step: it is frozen by construction. No gradient
+reaches a teacher's outputs: `make_student_step`, `make_teacher_step`.
 """
 
 import enum

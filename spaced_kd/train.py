@@ -103,9 +103,12 @@ class _Runner:
         peers, writes = self.peers, self.peers.index == 0
         hint = f"run the same command to continue from the last checkpoint in {path}"
         stages.load_data(config, self.datasets)
-        given, origins = self._taught(config, path)
         lock = workdir.lock(path, instead) if writes else contextlib.nullcontext()
-        with StopRequest(may_exit=self.may_exit) as stop, lock:
+        with contextlib.ExitStack() as stack:
+            # Nobody else may take the folder while its stages train.
+            stack.enter_context(lock)
+            given, origins = self._taught(config, path)
+            stop = stack.enter_context(StopRequest(may_exit=self.may_exit))
             stop.resume_hint = peers.resume_hint = hint
             dataset = self.datasets[config.data]
             parts = experiment.build(config, dataset)

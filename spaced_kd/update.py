@@ -68,10 +68,12 @@ def make_update(network: Network, phase: Phase, axis: BatchAxis) -> Update:
         rate = network.schedule(
             stream_step if network.clock == "teacher" else state.step
         )
-        logits = passed.outputs.logits
-        correct = metrics.is_correct(logits, batch.label).astype(jnp.float32)
+        # Of the batch alone, not of what a method adds to it.
+        rows = slice(batch.label.shape[0] // phase.batches)
+        right = metrics.is_correct(passed.outputs.logits[rows], batch.label[rows])
+        mask = None if batch.mask is None else batch.mask[rows]
         measured = passed.metrics | {
-            "acc1": 100.0 * losses.batch_mean(correct, batch.mask, axis),
+            "acc1": 100.0 * losses.batch_mean(right.astype(jnp.float32), mask, axis),
             "learning_rate": rate,
         }
         direction, opt_state = network.tx.update(
