@@ -8,65 +8,23 @@ import signal
 from types import SimpleNamespace
 
 import chex
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
+from chains import BASE, NET, NormMLP, chain, chained
 
 import spaced_kd
-from spaced_kd import config as config_lib
-from spaced_kd import data, experiment, ledger, main, stages, train, trained, workdir
+from spaced_kd import data, experiment, main, stages, train, trained, workdir
 from spaced_kd.checkpoint import CheckpointLine
 from spaced_kd.config import fingerprint, from_config_dict, student
 from spaced_kd.engine import Engine
-from spaced_kd.errors import CheckpointError, ConfigError, LockedError
-from spaced_kd.layers import BatchNorm, Dense
+from spaced_kd.errors import CheckpointError, LockedError
 from spaced_kd.models import MODELS
-from spaced_kd.models.base import Model
 from spaced_kd.report import page as report_page
 from spaced_kd.results import load
 from spaced_kd.schedule import Lockstep, Member
-from spaced_kd.types import ModelOutput
 from spaced_kd.writers import read_json, read_rows
-
-
-class NormMLP(Model):
-    """A hidden layer with BatchNorm, which compiles fast."""
-
-    @nn.compact
-    def __call__(self, image, *, train, mask=None):
-        hidden = Dense(8)(image.reshape(len(image), -1))
-        hidden = nn.relu(BatchNorm(self.axis)(hidden, train=train, mask=mask))
-        return ModelOutput(Dense(self.num_classes, name="head")(hidden), hidden)
-
-
-# Eight steps in two chunks: one program for each network and phase.
-NET = {"teacher__model": "norm_mlp", "student__model": "norm_mlp", "num_epochs": 1}
-NET |= {"data__num_train_examples": 128}
-ALONE = NET | {"teacher__model": "none"}
-
-
-def fields_of(stages_dir, *, parent_epochs=1, **fields):
-    """A born-again network of the third generation, and a spaced arm beside it."""
-    arms = {"gen2": student(plan="online"), "spaced": student(plan="spaced")}
-    arms["spaced"].space_interval_epochs = 0.5
-    fields = NET | {"num_seeds": 2, "teacher__stage": "gen1/gen1"} | fields
-    config = tiny.config_dict(arms, **fields)
-    config.stages_dir = str(stages_dir)
-    config.checkpoint.keep = 100
-    second = tiny.config_dict({"gen1": student()}, **NET, teacher__stage="gen0/gen0")
-    second.checkpoint.keep = 100
-    first = tiny.config_dict({"gen0": student(plan="none")}, **ALONE)
-    first.num_epochs = parent_epochs
-    config.stages = {"gen0": first, "gen1": second}
-    return config
-
-
-def chain(stages_dir, **fields):
-    """Return `fields_of`, resolved."""
-    return from_config_dict(fields_of(stages_dir, **fields))
 
 
 class World:
@@ -224,8 +182,8 @@ def test_stops_and_kills_leave_no_trace(world, whole, tmp_path, capsys):
     """Ctrl-C in a stage, a crash in the run: the same command goes on, bitwise."""
     file, path = tmp_path / "config.py", world.folder / "again"
     file.write_text(
-        f"import test_stages\n"
-        f"def get_config():\n    return test_stages.fields_of({str(tmp_path)!r})\n"
+        f"import chains\n"
+        f"def get_config():\n    return chains.fields_of({str(tmp_path)!r})\n"
     )
     command = ["spaced_kd", f"--config={file}", f"--workdir={path}"]
     world.stop_at["gen1", 1] = lambda: os.kill(os.getpid(), signal.SIGINT)
@@ -323,229 +281,6 @@ def test_a_finished_run_does_not_need_its_stages(world, whole, tmp_path):
     assert (path / "stages.json").exists()
 
 
-def _sets(config):
-    every = [config, *config.stages.values()]
-    every += [s for stage in every[1:] for s in stage.stages.values()]
-    return {c.data: SimpleNamespace(fingerprint="f") for c in every}
-
-
-def _key(**fields):
-    config = chain("anywhere", **fields)
-    return stages.key(config.stages["gen1"], _sets(config))
-
-
-CHANGES = {
-    "the seed": {"seed": 1},
-    "the repetitions": {"num_seeds": 3},
-    "a parent": {"parent_epochs": 2},
-}
-SAME = {
-    "its own folder": {"checkpoint__every_seconds": 9.0},
-    "the display": {"progress": "plain"},
-    "the run it serves": {"num_epochs": 2},
-    "where the data lie": {"data__dir": "elsewhere"},
-}
-
-
-@pytest.mark.parametrize("what", CHANGES)
-def test_a_stage_is_another_one_with(what):
-    assert _key(**CHANGES[what]) != _key()
-
-
-@pytest.mark.parametrize("what", SAME)
-def test_a_stage_stays_the_same_whatever(what):
-    assert _key(**SAME[what]) == _key()
-
-
-def test_a_stage_is_another_one_with_other_data():
-    config = chain("anywhere")
-    sets = _sets(config)
-    other = {data: SimpleNamespace(fingerprint="g") for data in sets}
-    assert stages.key(config, sets) != stages.key(config, other)
-
-
-BASE = {"gen0": {"teacher__model": "none"}}
-
-
-def _chained(own=None, *, students=None, base=None):
-    """Return the fields of a run with stages; `base`: name -> fields of a stage."""
-    config = tiny.config_dict(
-        students, **({"teacher__stage": "gen0/gen0"} | (own or {}))
-    )
-    for name, fields in (BASE if base is None else base).items():
-        plan = "online" if "teacher__stage" in fields else "none"
-        arms = {name: student(plan=plan)}
-        config.stages[name] = tiny.config_dict(arms, **fields)
-    return config
-
-
-CIRCLE = {"gen0": {"teacher__stage": "x/x"}, "x": {"teacher__stage": "gen0/gen0"}}
-REFUSED_NAMES = {
-    "an unknown stage": (
-        {"teacher__stage": "gn0/gen0"},
-        BASE,
-        r"\.teacher\.stage='gn0/gen0': stage='gn0' is unknown; did you mean 'gen0'",
-    ),
-    "an unknown network": (
-        {"teacher__stage": "gen0/gen"},
-        BASE,
-        r"network of stage 'gen0'='gen' is unknown; did you mean 'gen0'",
-    ),
-    "no network": ({"teacher__stage": "gen0"}, BASE, "give STAGE/NETWORK"),
-    "no stages": ({}, {}, r"is unknown\. Known: none"),
-    "a circle": (
-        {},
-        CIRCLE,
-        r"config\.stages\.x\.teacher\.stage='gen0/gen0' closes .* gen0 -> x -> gen0;",
-    ),
-    "an odd name": (
-        {"teacher__stage": "a b/c"},
-        {"a b": {"teacher__model": "none"}},
-        "a stage's name must be letters",
-    ),
-    "a mistake in a stage": (
-        {},
-        {"gen0": {"teacher__model": "none", "student__temperature": -1.0}},
-        r"config\.stages\.gen0\.student\.temperature=-1\.0 is too small",
-    ),
-}
-
-
-@pytest.mark.parametrize("what", REFUSED_NAMES)
-def test_a_name_that_leads_nowhere_is_refused_in_one_line(what):
-    own, base, words = REFUSED_NAMES[what]
-    with pytest.raises(ConfigError, match=words) as caught:
-        from_config_dict(_chained(own, base=base))
-    assert "\n" not in str(caught.value)
-
-
-REFUSED = {
-    "DML beside a teacher": (
-        {"teacher__stage": ""},
-        {"s": student(method="dml")},
-        "owns both of its networks",
-    ),
-    "SHAKE without a trained teacher": (
-        {"teacher__stage": ""},
-        {"s": student(method="shake")},
-        "needs a trained teacher that stays as it is",
-    ),
-    "a trained teacher that learns": (
-        {"teacher__method": "kd"},
-        None,
-        "a trained teacher that learns no more",
-    ),
-    "a trained teacher with a tutor": (
-        {"tutor__stage": "gen0/gen0"},
-        None,
-        "a trained teacher that learns no more",
-    ),
-    "a trained teacher that is ahead": (
-        {},
-        {"s": student(plan="constant_ahead")},
-        "needs a teacher that trains",
-    ),
-    "its initial weights": (
-        {},
-        {"s": student(init="same")},
-        "config.teacher.stage brings it trained",
-    ),
-    "its clock": (
-        {"student__optim__schedule_clock": "teacher"},
-        None,
-        "stands still where config.teacher.stage",
-    ),
-    "a teacher's clock for itself": (
-        {"teacher__stage": "", "teacher__optim__schedule_clock": "teacher"},
-        None,
-        "schedule_clock='teacher' says nothing",
-    ),
-    "a teacher of two networks": (
-        {"teacher__stage": "", "teacher__method": "dml"},
-        None,
-        r"teacher\.method='dml' is for students",
-    ),
-    "a taught teacher without a tutor": (
-        {"teacher__stage": "", "teacher__method": "kd"},
-        None,
-        r"teacher\.method='kd' needs a trained network to learn from",
-    ),
-    "a tutor that nobody hears": (
-        {"teacher__stage": "", "tutor__stage": "gen0/gen0"},
-        None,
-        r"teacher\.method='hard' learns from no tutor",
-    ),
-}
-
-
-@pytest.mark.parametrize("what", REFUSED)
-def test_what_no_run_can_do_is_refused(what):
-    own, students, words = REFUSED[what]
-    config = from_config_dict(_chained(own, students=students))
-    with pytest.raises(ConfigError, match=words):
-        experiment.build(config, data.load(config.data))
-
-
-MISFITS = {
-    "other images": (
-        {"data__image_size": 4},
-        "4x4x3 images of 10 classes, but this run has 8x8x3 images",
-    ),
-    "other pixels": (
-        {"data__normalization": "imagenet"},
-        r"normalised otherwise .*normalization='imagenet'",
-    ),
-}
-
-
-@pytest.mark.parametrize("what", MISFITS)
-def test_a_stage_that_does_not_fit_is_refused_before_it_is_trained(what, tmp_path):
-    """The mistake would show after hours, or never: the teacher would see badly."""
-    fields, words = MISFITS[what]
-    config = _chained(base={"gen0": BASE["gen0"] | fields})
-    with pytest.raises(ConfigError, match=words):
-        spaced_kd.run(config, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-SUMMARIES = {
-    "finished": ({}, "teacher mlp, trained in stage gen0/gen0; 3 epochs of 7 steps"),
-    "tutored": (
-        {"teacher__stage": "", "tutor__stage": "gen0/gen0", "teacher__method": "kd"},
-        "teacher mlp (kd), taught by mlp of stage gen0/gen0: 21 updates in 3 epochs",
-    ),
-    "self-taught": (
-        {"teacher__stage": "", "teacher__method": "ps_kd"},
-        "teacher mlp (ps_kd): 21 updates in 3 epochs",
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", SUMMARIES)
-def test_a_run_says_first_how_its_teacher_comes_about(kind):
-    own, words = SUMMARIES[kind]
-    config = from_config_dict(_chained(own))
-    first, *_ = ledger.summary(experiment.build(config, data.load(config.data)))
-    assert first.startswith(words)
-
-
-@pytest.mark.parametrize("compat", config_lib.COMPAT)
-def test_a_trained_teacher_is_in_eval_mode_whatever_compat_says(compat):
-    """The paper's and the released choices are about a teacher in training."""
-    config = from_config_dict(_chained({"compat": compat}))
-    (arm,) = {(s.teacher_bn, s.init) for s in config.students.values()}
-    assert arm == ("running", "different")
-    # A stage is a run of its own, which follows its own field.
-    assert config.stages["gen0"].compat == "recommended"
-
-
-def test_a_stage_shares_the_seeds_of_the_run_and_nothing_else_of_its_training():
-    own = {"seed": 5, "num_seeds": 3, "data__dir": "there", "num_epochs": 7}
-    stage = from_config_dict(_chained(own)).stages["gen0"]
-    assert (stage.seed, stage.num_seeds, stage.data.dir) == (5, 3, "there")
-    assert stage.num_epochs == 3
-
-
 def test_every_generation_begins_with_other_weights(whole):
     """Born-again networks are initialised anew, not with their teacher's start."""
     starts = []
@@ -621,7 +356,7 @@ def test_a_trained_network_teaches_in_eval_mode(who, whole):
         own |= {"teacher__method": "kd"}
     arm = student(plan="offline" if role == "tutor" else "online")
     base = {"gen0": fields | BASE["gen0"]}
-    config = from_config_dict(_chained(fields | own, students={"s": arm}, base=base))
+    config = from_config_dict(chained(fields | own, students={"s": arm}, base=base))
     parts = experiment.build(config, data.load(config.data))
     given = [_trained(parts, role, seed) for seed in (0, 1)]
     states = experiment.init_states(parts, {role: given})
