@@ -123,7 +123,7 @@ def _sentence(about, config, student) -> str:
     teacher = config["teacher"]
     when = "in the same run"
     if teacher.get("stage"):
-        when = f"before, as `{teacher['stage']}`,"
+        when = f"before, as `{teacher['stage']}`"
     if student["method"] not in TWO_WAY:
         return f"Learned from a {teacher['model']} that was trained {when} {how}."
     if student["method"] not in WITHOUT_TEACHER:

@@ -248,7 +248,7 @@ CARDS = {
     "finished": (
         {"teacher__stage": "big/b"},
         None,
-        "trained before, as `big/b`, (plan",
+        "trained before, as `big/b` (plan",
     ),
     "peer": (
         {"teacher__model": "none"},
