@@ -8,6 +8,9 @@ from spaced_kd.config import (
     NO_TEACHER,
     TWO_WAY,
     WITH_BRANCHES,
+    WITH_PEER,
+    WITH_TRAINED_TEACHER,
+    WITH_TWO_HEADS,
     WITHOUT_TEACHER,
     Config,
     StudentConfig,
@@ -36,13 +39,13 @@ def networks_named(config: Config) -> None:
         field = f"config.students.{name}.method"
         registry.lookup(METHODS, student.method, field)
         field = f"{field}='{student.method}'"
-        if student.method == "shake" and not config.teacher.stage:
+        if student.method in WITH_TRAINED_TEACHER and not config.teacher.stage:
             raise ConfigError(
                 f"{field} needs a trained teacher that stays as it is; train it in a "
                 "stage and name it in config.teacher.stage."
             )
         if config.teacher.model != NO_TEACHER:
-            if student.method == "dml":
+            if student.method in WITH_PEER:
                 raise ConfigError(
                     f"{field} owns both of its networks and can share no teacher; set "
                     "config.teacher.model='none', and give other students a run of "
@@ -74,7 +77,7 @@ def _teacher(config: Config) -> None:
                     "plan='online'."
                 )
         return
-    if teacher.method in (*WITH_BRANCHES, *TWO_WAY, "dho"):
+    if teacher.method in (*WITH_BRANCHES, *TWO_WAY, *WITH_TWO_HEADS):
         raise ConfigError(
             f"{field} is for students; give the teacher 'hard', 'dlb', 'ps_kd', or a "
             "method that learns from config.tutor."

@@ -34,10 +34,19 @@ WITH_BRANCHES = ("self_kd",)
 SELF_TAUGHT = (*WITH_BRANCHES, "dlb", "ps_kd")
 """Methods by which a network is its own teacher."""
 
-TWO_WAY = ("dml", "shake")
-"""Methods that train two networks which learn from one another."""
+WITH_PEER = ("dml",)
+"""Methods of two equal networks, which are their own teachers (models.pair)."""
 
-WITHOUT_TEACHER = ("hard", *SELF_TAUGHT, "dml")
+WITH_TRAINED_TEACHER = ("shake",)
+"""Methods whose teacher was trained before the run."""
+
+TWO_WAY = (*WITH_PEER, *WITH_TRAINED_TEACHER)
+"""Methods that train two networks, or parts, which learn from one another."""
+
+WITH_TWO_HEADS = ("dho",)
+"""Methods that need a network with a head of its own for soft targets."""
+
+WITHOUT_TEACHER = ("hard", *SELF_TAUGHT, *WITH_PEER)
 """Methods that do not look at the run's teacher."""
 
 PLANS = (

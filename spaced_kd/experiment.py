@@ -13,6 +13,7 @@ from spaced_kd import config as config_lib
 from spaced_kd.config import (
     AUTO,
     NO_TEACHER,
+    WITH_PEER,
     ArchConfig,
     Config,
     DataConfig,
@@ -164,7 +165,7 @@ class Experiment:
             return net.clone(axis=axis, with_maps=maps)
 
         own = make(config.model, config.arch)
-        if not isinstance(config, StudentConfig) or config.method != "dml":
+        if not isinstance(config, StudentConfig) or config.method not in WITH_PEER:
             return own
         peer = config.dml_peer or config.model
         return make_pair(own, make(peer, arch_for(peer, config.arch, "dml_peer")))

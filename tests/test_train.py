@@ -38,7 +38,7 @@ SELF_TAUGHT = {
     "twice": student(plan="interleaved"),
     "spaced": student(plan="spaced", space_interval_epochs=0.5),
 }
-FIXED = ["shake"]  # from a trained teacher
+FIXED = list(config_lib.WITH_TRAINED_TEACHER)
 TAUGHT = [name for name in METHODS if name not in (*config_lib.WITHOUT_TEACHER, *FIXED)]
 ALONE = [
     name
