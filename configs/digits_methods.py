@@ -9,9 +9,9 @@ r"""Every distillation method on handwritten digits, plain and spaced, minutes o
 The images and networks of configs/digits.py, 5 seeds. Each method as its authors set it
 (`arms.METHOD_FIELDS`); METHOD_plain and METHOD_spaced differ in the plan alone. taught:
 all that learn from the run's teacher, which they share. alone: DLB and PS-KD, their own
-teachers. mutual: DML. shake: with a teacher that a stage trains. Where spacing doubles
-the updates, METHOD_twice makes as many without it, and METHOD_longer in twice the
-epochs.
+teachers. mutual: DML. shake: with a teacher that a stage trains. Where a spaced student
+makes two updates of a batch, METHOD_twice makes both at once. DLB's and PS-KD's are two
+updates of one network: METHOD_longer makes as many in twice the epochs.
 Hardware: 2 CPU cores, about 10 minutes in all. docs/methods.md has the table.
 Variants: `:taught` (default), `:alone`, `:mutual`, `:shake`, `:smoke` (seconds).
 """

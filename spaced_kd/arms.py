@@ -7,7 +7,7 @@ spaced_kd/recipes.py.
 from collections.abc import Iterable
 from typing import Any
 
-from spaced_kd.config import student
+from spaced_kd.config import TWO_WAY, student
 
 ConfigDict = Any
 """An `ml_collections.ConfigDict`, whose fields no type checker knows."""
@@ -146,7 +146,8 @@ def as_many_updates(*methods: str) -> dict[str, ConfigDict]:
     """Return the controls for methods whose spaced student makes twice the updates.
 
     METHOD_twice: both updates of a batch when it comes. METHOD_longer: the plain
-    student, for twice the epochs.
+    student, for twice the epochs; not of methods that train two networks, of which a
+    spaced update trains one and a plain one both.
 
     Args:
       *methods: keys of `METHOD_FIELDS`, of one network that is its own teacher or of
@@ -160,6 +161,7 @@ def as_many_updates(*methods: str) -> dict[str, ConfigDict]:
         f"{method}_{name}": student(method=method, **METHOD_FIELDS[method], **plan)
         for method in methods
         for name, plan in plans.items()
+        if name != "longer" or method not in TWO_WAY
     }
 
 

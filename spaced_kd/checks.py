@@ -8,6 +8,9 @@ from spaced_kd.config import (
     NO_TEACHER,
     TWO_WAY,
     WITH_BRANCHES,
+    WITH_PEER,
+    WITH_TRAINED_TEACHER,
+    WITH_TWO_HEADS,
     WITHOUT_TEACHER,
     Config,
     StudentConfig,
@@ -26,17 +29,23 @@ def networks_named(config: Config) -> None:
     """Refuse a method whose teacher is not there, or not the one that it needs."""
     if config.teacher.model != NO_TEACHER:
         _teacher(config)
+    elif config.tutor.stage:
+        raise ConfigError(
+            f"config.tutor.stage='{config.tutor.stage}' would teach the run's teacher, "
+            "but config.teacher.model='none'; name a model there, or leave the tutor's "
+            "stage empty."
+        )
     for name, student in config.students.items():
         field = f"config.students.{name}.method"
         registry.lookup(METHODS, student.method, field)
         field = f"{field}='{student.method}'"
-        if student.method == "shake" and not config.teacher.stage:
+        if student.method in WITH_TRAINED_TEACHER and not config.teacher.stage:
             raise ConfigError(
                 f"{field} needs a trained teacher that stays as it is; train it in a "
                 "stage and name it in config.teacher.stage."
             )
         if config.teacher.model != NO_TEACHER:
-            if student.method == "dml":
+            if student.method in WITH_PEER:
                 raise ConfigError(
                     f"{field} owns both of its networks and can share no teacher; set "
                     "config.teacher.model='none', and give other students a run of "
@@ -61,14 +70,14 @@ def _teacher(config: Config) -> None:
                 "config.tutor.stage empty."
             )
         for name, student in config.students.items():
-            if student.plan == "constant_ahead":
+            if student.plan in ("constant_ahead", "lagged"):
                 raise ConfigError(
-                    f"config.students.{name}.plan='constant_ahead' needs a teacher "
+                    f"config.students.{name}.plan='{student.plan}' needs a teacher "
                     "that trains, but config.teacher.stage brings a trained one; take "
                     "plan='online'."
                 )
         return
-    if teacher.method in (*WITH_BRANCHES, *TWO_WAY):
+    if teacher.method in (*WITH_BRANCHES, *TWO_WAY, *WITH_TWO_HEADS):
         raise ConfigError(
             f"{field} is for students; give the teacher 'hard', 'dlb', 'ps_kd', or a "
             "method that learns from config.tutor."
@@ -82,9 +91,10 @@ def _teacher(config: Config) -> None:
 
 
 def training(config: Config) -> None:
-    """Refuse initial weights and clocks that nothing stands behind."""
+    """Refuse initial weights, averages and clocks that nothing stands behind."""
     for name, student in config.students.items():
         _init(name, student, config.teacher)
+    _average(config)
     if config.teacher.optim.schedule_clock != "own":
         raise ConfigError(
             "config.teacher.optim.schedule_clock='teacher' says nothing; set 'own'."
@@ -100,6 +110,31 @@ def training(config: Config) -> None:
                 f"config.students.{name}.optim.schedule_clock='teacher' stands still "
                 f"{stands}; set 'own'."
             )
+
+
+def _average(config: Config) -> None:
+    field = f"config.teacher.ema_decay={config.teacher.ema_decay:g}"
+    averaged = [
+        name
+        for name, student in config.students.items()
+        if student.teacher_weights == "ema" and student.plan != "none"
+    ]
+    if averaged and not config.teacher.ema_decay:
+        raise ConfigError(
+            f"config.students.{averaged[0]}.teacher_weights='ema' needs the average of "
+            f"a teacher that trains, but {field} keeps none; give e.g. 0.999, or set "
+            "'live'."
+        )
+    if config.teacher.ema_decay and not averaged:
+        raise ConfigError(
+            f"{field} keeps an average that no student sees; give some students "
+            "teacher_weights='ema', or set it to 0."
+        )
+    if config.teacher.ema_decay and config.teacher.stage:
+        raise ConfigError(
+            f"{field} averages a teacher that trains, but config.teacher.stage brings "
+            "a trained one; set it to 0, and teacher_weights to 'live'."
+        )
 
 
 def _init(name: str, student: StudentConfig, teacher: TeacherConfig) -> None:
@@ -134,12 +169,32 @@ def micro_batches(config: Config, groups: tuple[SeedGroup, ...]) -> None:
             )
 
 
-def teacher_outputs(
-    config: TeacherConfig, method: Method, outputs: ModelOutput
-) -> None:
-    """Refuse a teacher with a head that nothing trains, or without one that is due."""
-    _refuse_soft_head(config, method, outputs, "config.teacher")
-    _refuse_one_head(config, method, outputs, "config.teacher")
+def teacher_outputs(config: TeacherConfig, outputs: ModelOutput) -> None:
+    """Refuse a teacher of two heads, of which students would see one or both.
+
+    Which, would depend on whether its forward pass is in train or in eval mode.
+    """
+    if outputs.soft_logits is not None:
+        raise ConfigError(
+            f"config.teacher.model='{config.model}' has a head that only soft targets "
+            "train, and a teacher that trains shows students one answer; choose the "
+            "model without it, or set config.teacher.arch.second_head=False."
+        )
+
+
+def one_of_two_outputs(name: str, config: StudentConfig, outputs: ModelOutput) -> None:
+    """Refuse a network of a pair with exits or heads that nothing would train."""
+    for field, what in (
+        ("branch_logits", "several exits"),
+        ("soft_logits", "two heads"),
+    ):
+        if getattr(outputs, field) is not None:
+            models = " and ".join(sorted({config.model, config.dml_peer} - {""}))
+            raise ConfigError(
+                f"config.students.{name}.method='{config.method}' trains two networks "
+                f"of one exit and one head each, but one of {models} has {what}; "
+                "choose the model without."
+            )
 
 
 def student_outputs(
@@ -150,19 +205,20 @@ def student_outputs(
     _refuse_soft_head(config, method, outputs, field)
     _refuse_one_head(config, method, outputs, field)
     _refuse_branches_amiss(config, method, outputs, field)
-    # The baseline inherits the field from `config.student` and may ignore it.
-    if config.shuffle_teacher and not method.needs_teacher and config.plan != "none":
-        raise ConfigError(
-            f"{field}.shuffle_teacher=True would do nothing, because method="
-            f"'{config.method}' sees no teacher's outputs; set it to False."
-        )
+    # The baseline inherits the fields from `config.student` and may ignore them.
+    if method.needs_teacher or config.plan == "none":
+        return
+    for control, off in (("shuffle_teacher", False), ("teacher_weights", "live")):
+        value = getattr(config, control)
+        if value != off:
+            raise ConfigError(
+                f"{field}.{control}={value!r} would do nothing, because method="
+                f"'{config.method}' sees no teacher's outputs; set it to {off!r}."
+            )
 
 
 def _refuse_soft_head(
-    config: StudentConfig | TeacherConfig,
-    method: Method,
-    outputs: ModelOutput,
-    field: str,
+    config: StudentConfig, method: Method, outputs: ModelOutput, field: str
 ) -> None:
     if outputs.soft_logits is not None and SOFT_HEAD not in method.trains:
         raise ConfigError(
@@ -173,10 +229,7 @@ def _refuse_soft_head(
 
 
 def _refuse_one_head(
-    config: StudentConfig | TeacherConfig,
-    method: Method,
-    outputs: ModelOutput,
-    field: str,
+    config: StudentConfig, method: Method, outputs: ModelOutput, field: str
 ) -> None:
     if method.needs_soft_head and outputs.soft_logits is None:
         raise ConfigError(

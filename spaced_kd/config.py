@@ -34,15 +34,25 @@ WITH_BRANCHES = ("self_kd",)
 SELF_TAUGHT = (*WITH_BRANCHES, "dlb", "ps_kd")
 """Methods by which a network is its own teacher."""
 
-TWO_WAY = ("dml", "shake")
-"""Methods that train two networks which learn from one another."""
+WITH_PEER = ("dml",)
+"""Methods of two equal networks, which are their own teachers (models.pair)."""
 
-WITHOUT_TEACHER = ("hard", *SELF_TAUGHT, "dml")
+WITH_TRAINED_TEACHER = ("shake",)
+"""Methods whose teacher was trained before the run."""
+
+TWO_WAY = (*WITH_PEER, *WITH_TRAINED_TEACHER)
+"""Methods that train two networks, or parts, which learn from one another."""
+
+WITH_TWO_HEADS = ("dho",)
+"""Methods that need a network with a head of its own for soft targets."""
+
+WITHOUT_TEACHER = ("hard", *SELF_TAUGHT, *WITH_PEER)
 """Methods that do not look at the run's teacher."""
 
 PLANS = (
     "none",
     "online",
+    "lagged",
     "interleaved",
     "spaced",
     "critical_period",
@@ -249,6 +259,12 @@ class OptimConfig:
         "sgd: added to the gradient (coupled); adamw: decoupled (released: 0.05)",
         low=0.0,
     )
+    sam_rho: float = option(
+        0.0,
+        "SAM (Foret et al., ICLR 2021): take the gradient this far uphill, a Euclidean "
+        "distance (often 0.05), for a second pass at each update; 0: plain",
+        low=0.0,
+    )
     decay_on: str = option(
         "all",
         "what decays: all parameters (released ResNets), or matrices (released "
@@ -434,6 +450,13 @@ class TeacherConfig(MethodConfig):
         "STAGE/NETWORK: the teacher is that trained network of config.stages and stays "
         "as it is; empty: it is trained in this run",
     )
+    ema_decay: float = option(
+        0.0,
+        "keep an exponential moving average of the teacher's weights, of this decay, "
+        "for students with teacher_weights='ema'; 0: no average",
+        low=0.0,
+        high=1.0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -458,15 +481,15 @@ class StudentConfig(MethodConfig):
     space_interval_epochs: float = option(
         1.5,
         "space interval in epochs (the paper's s, the released interval_rate); for the "
-        "plans spaced, critical_period and constant_ahead; left open: 1.5, for self KD "
-        "4.0 (paper, Tables 1 and 2)",
+        "plans spaced, critical_period, constant_ahead and lagged; left open: 1.5, for "
+        "self KD 4.0 (paper, Tables 1 and 2)",
         low=0.0,
         by_method={"self_kd": 4.0},
     )
     epochs_factor: float = option(
         1.0,
-        "how long a student without the run's teacher learns (labels alone, self KD), "
-        "in config.num_epochs",
+        "how long a student learns that follows no training teacher (labels alone, its "
+        "own teacher, a trained one), in config.num_epochs",
         above=0.0,
     )
     remainder: str = option(
@@ -481,6 +504,13 @@ class StudentConfig(MethodConfig):
         "and order, new augmentation), reshuffle (fresh order and augmentation)",
         choices=(AUTO, "exact", "reaugment", "reshuffle"),
     )
+    replay_fraction: float = option(
+        1.0,
+        "control: share of the buffered batches that a replay shows, the last ones, "
+        "rounded to whole batches; 1: all",
+        above=0.0,
+        high=1.0,
+    )
     teacher_bn: str = option(
         AUTO,
         "BatchNorm statistics of the frozen teacher: batch (of the replayed batch) or "
@@ -492,6 +522,12 @@ class StudentConfig(MethodConfig):
         "DropPath of the frozen transformer teacher: on (as released; its targets are "
         "noisy) or off; with teacher_bn='running', which is eval mode, it is off",
         choices=("on", "off"),
+    )
+    teacher_weights: str = option(
+        "live",
+        "control: whose outputs the student sees, those of the teacher as it trains "
+        "(live), or of the moving average of its weights (ema)",
+        choices=("live", "ema"),
     )
     online_teacher: str = option(
         AUTO,
@@ -778,7 +814,21 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
       ConfigError: the first field that is missing, unknown, of the wrong type, out of
         range or not among the choices; the message names it by its dotted path.
     """
-    return _resolve(config.to_dict(), (), {}, {})
+    raw = config.to_dict()
+    resolved = _resolve(raw, (), {}, {})
+    unused = sorted(set(raw.get("stages") or {}) - _stage_names(resolved))
+    if unused:
+        raise ConfigError(
+            f"config.stages.{unused[0]} trains a network that nobody learns from; name "
+            f"it in config.teacher.stage='{unused[0]}/NETWORK' or config.tutor.stage, "
+            "or leave it out."
+        )
+    return resolved
+
+
+def _stage_names(config: Config) -> set[str]:
+    names = set(config.stages)
+    return names.union(*map(_stage_names, config.stages.values()))
 
 
 def _resolve(
@@ -830,9 +880,20 @@ def _resolve(
     )
 
 
-SHARED_WITH_STAGES = ("seed", "num_seeds", "num_devices", "data.dir", "progress")
+SHARED_WITH_STAGES = (
+    "seed",
+    "num_seeds",
+    "num_devices",
+    "compute_dtype",
+    "remat",
+    "checkpoint",
+    "progress",
+    "data.dir",
+    "data.stream_memory_mib",
+    "data.stream_threads",
+)
 """What a stage takes from the run it trains a teacher for: repetition k of the run
-learns from repetition k of the stage."""
+learns from repetition k of the stage, on the same machine in the same way."""
 
 
 def _at(raw: Any, path: str) -> Any:
@@ -878,7 +939,17 @@ def _of_stages(
     for role in ("teacher", "tutor"):
         settings = getattr(config, role)
         if not settings.stage:
+            if role == "tutor" and settings.model != NO_TEACHER:
+                raise ConfigError(
+                    f"config.tutor.model='{settings.model}' without a stage to "
+                    "train it; name one in config.tutor.stage, which brings the model."
+                )
             continue
+        if role == "teacher" and settings.model == NO_TEACHER:
+            raise ConfigError(
+                f"config.teacher.stage='{settings.stage}' brings a teacher, but "
+                "config.teacher.model='none'; leave one of them out."
+            )
         field = f"config.{role}.stage='{settings.stage}'"
         if chain:
             field = f"config.stages.{chain[-1]}.{role}.stage='{settings.stage}'"

@@ -50,7 +50,7 @@ class Engine:
         states = list(states)
         measured: list[ChunkMetrics] = [{} for _ in states]
         for group in self._experiment.groups:
-            carry, frozen = _networks_of(states, group, segment)
+            carry, frozen = self._networks_of(states, group, segment)
             carry, rows = self._run(group, carry, frozen, segment)
             for seed, moved, row in zip(group.seeds, carry, rows, strict=True):
                 states[seed] = states[seed] | moved
@@ -74,7 +74,7 @@ class Engine:
           `steps.compose`; carry is donated.
         """
         group = self._experiment.groups[0]
-        carry, frozen = _networks_of(states, group, segment)
+        carry, frozen = self._networks_of(states, group, segment)
         program, rest = next(self._calls(group, segment))
         return program, (carry, frozen, *rest)
 
@@ -108,6 +108,19 @@ class Engine:
     def close(self) -> None:
         """Stop reading ahead; what comes next may still be asked for."""
         self._feed.close()
+
+    def _networks_of(
+        self, states: Sequence[SeedState], group: SeedGroup, segment: Segment
+    ):
+        """Return what a tick updates and what it only reads, by repetition."""
+        moving = schedule.rates_of(segment)
+        weights = "live"
+        if isinstance(segment, Replay):
+            student = self._experiment.config.students[segment.student]
+            weights = student.teacher_weights
+        own = [states[seed] for seed in group.seeds]
+        carry = tuple({name: state[name] for name in moving} for state in own)
+        return carry, tuple(_frozen(state, segment, weights) for state in own)
 
     def _predict_program(self, group: SeedGroup, network: str, num_examples: int):
         config, networks = self._experiment.config, self._networks[group.axis]
@@ -182,15 +195,7 @@ class Engine:
         return self._tests[group.devices]
 
 
-def _networks_of(states: Sequence[SeedState], group: SeedGroup, segment: Segment):
-    """Return what a tick updates and what it only reads, by repetition of a group."""
-    moving = schedule.rates_of(segment)
-    carry = tuple({name: states[seed][name] for name in moving} for seed in group.seeds)
-    frozen = tuple(_frozen(states[seed], segment) for seed in group.seeds)
-    return carry, frozen
-
-
-def _frozen(state: SeedState, segment: Segment) -> Frozen | None:
+def _frozen(state: SeedState, segment: Segment, weights: str) -> Frozen:
     """Return who stands still in a segment: a replay's teacher, or the tutor.
 
     Outside replays the teacher does if it learns nothing at all; it is then the one
@@ -200,7 +205,7 @@ def _frozen(state: SeedState, segment: Segment) -> Frozen | None:
         name, step = "teacher", segment.teacher_step
     else:
         name, step = "tutor" if segment.teacher else "teacher", segment.start
-    variables = state[name].variables if name in state else {}
+    variables = state[name].weighing(weights) if name in state else {}
     return Frozen(variables, np.asarray(step, np.int32))
 
 

@@ -13,6 +13,7 @@ from spaced_kd import config as config_lib
 from spaced_kd.config import (
     AUTO,
     NO_TEACHER,
+    WITH_PEER,
     ArchConfig,
     Config,
     DataConfig,
@@ -26,9 +27,9 @@ from spaced_kd.errors import ConfigError
 from spaced_kd.keys import SeedKeys, seed_keys
 from spaced_kd.methods import make_method
 from spaced_kd.methods.base import Method, Sizes
-from spaced_kd.models import make_model
+from spaced_kd.models import arch_for, make_model
 from spaced_kd.models.base import Model
-from spaced_kd.models.pair import make_pair
+from spaced_kd.models.pair import Pair, make_pair
 from spaced_kd.optim import learning_rate_schedule, make_optimizer
 from spaced_kd.parallel import BatchAxis, SeedGroup, choose_devices, seed_groups
 from spaced_kd.schedule import Clock, Evaluate, Segment, Tick
@@ -101,7 +102,8 @@ class Experiment:
             if config.tutor.stage:
                 tutor = self._model(config.tutor, BatchAxis(), maps["teacher"])
             fixed = bool(config.teacher.stage)
-            teacher = Teacher(network, methods["teacher"], tutor, fixed)
+            decay = config.teacher.ema_decay
+            teacher = Teacher(network, methods["teacher"], tutor, fixed, decay)
         # Only what has DropPath can be without it.
         drops = teacher and getattr(teacher.network.model, "drop_path", 0.0) > 0.0
         students = {
@@ -120,6 +122,7 @@ class Experiment:
                 student.replay,
                 student.label_smoothing,
                 student.shuffle_teacher,
+                student.teacher_weights,
             )
             for name, student in self.config.students.items()
         }
@@ -162,11 +165,10 @@ class Experiment:
             return net.clone(axis=axis, with_maps=maps)
 
         own = make(config.model, config.arch)
-        if not isinstance(config, StudentConfig) or config.method != "dml":
+        if not isinstance(config, StudentConfig) or config.method not in WITH_PEER:
             return own
-        if config.dml_peer in ("", config.model):
-            return make_pair(own, make(config.model, config.arch))
-        return make_pair(own, make(config.dml_peer, ArchConfig()))
+        peer = config.dml_peer or config.model
+        return make_pair(own, make(peer, arch_for(peer, config.arch, "dml_peer")))
 
     def _network(
         self,
@@ -186,6 +188,7 @@ class Experiment:
             rate,
             optim.schedule_clock,
             self.config.micro_batches,
+            optim.sam_rho,
         )
 
 
@@ -281,16 +284,12 @@ def state_template(experiment: Experiment) -> list[SeedState]:
 def _init_seed(experiment: Experiment, networks: Networks, keys: SeedKeys) -> SeedState:
     image = jnp.zeros((1, *experiment.image_shape))
 
-    generation = config_lib.generation(experiment.config)
     started: dict[Any, Any] = {}
 
     def start(model, own):
         # Students of one architecture start from the same weights: arms are paired.
         if (model, own) not in started:
             key = keys.student_init if own else keys.teacher_init
-            if generation:
-                # Else a born-again network would begin like its teacher.
-                key = jax.random.fold_in(key, generation)
             started[model, own] = model.init_with_output(key, image, train=False)
         return started[model, own]
 
@@ -312,15 +311,20 @@ def _init_seed(experiment: Experiment, networks: Networks, keys: SeedKeys) -> Se
             state["teacher"] = begin(
                 teacher.network, teacher.method, taught, variables, tutored
             )
+        if teacher.ema_decay:
+            state["teacher"] = state["teacher"].replace(average=variables["params"])
     for name, student in networks.students.items():
         own = experiment.config.students[name].init == "different"
         outputs, variables = start(student.network.model, own)
         state[name] = begin(student.network, student.method, outputs, variables, taught)
+        if experiment.config.students[name].plan == "lagged":
+            state[name] = state[name].replace(held=state["teacher"].variables)
     return state
 
 
 def _streams(config: Config, dataset: Dataset, repetition: int) -> Streams:
-    data, keys = config.data, seed_keys(config.seed + repetition)
+    generation = config_lib.generation(config)
+    data, keys = config.data, seed_keys(config.seed + repetition, generation)
     size = len(dataset.train.label)
     return Streams(
         keys,
@@ -377,13 +381,18 @@ def _check_networks(experiment: Experiment) -> None:
             found[model], _ = jax.eval_shape(make, jax.random.key(0), image)
         return found[model]
 
-    teacher = networks.teacher
+    teacher, taught = networks.teacher, None
     if teacher:
-        outputs = outputs_of(teacher.network.model)
+        taught = outputs_of(teacher.network.model)
+        tutored = outputs_of(teacher.tutor) if teacher.tutor else None
         if not teacher.fixed:
-            checks.teacher_outputs(config.teacher, teacher.method, outputs)
-        if teacher.tutor:
-            outputs_of(teacher.tutor)
+            checks.teacher_outputs(config.teacher, taught)
+            jax.eval_shape(teacher.method.init, jax.random.key(0), taught, tutored)
     for name, student in networks.students.items():
-        outputs = outputs_of(student.network.model)
-        checks.student_outputs(name, config.students[name], student.method, outputs)
+        settings, model = config.students[name], student.network.model
+        if isinstance(model, Pair):
+            for network in (model.own, model.peer):
+                checks.one_of_two_outputs(name, settings, outputs_of(network))
+        outputs = outputs_of(model)
+        checks.student_outputs(name, settings, student.method, outputs)
+        jax.eval_shape(student.method.init, jax.random.key(0), outputs, taught)

@@ -30,6 +30,16 @@ class SeedKeys(NamedTuple):
     noise: jax.Array
 
 
-def seed_keys(seed: int) -> SeedKeys:
-    """Return the keys of the repetition with this seed."""
-    return SeedKeys(*jax.random.split(jax.random.key(seed), len(SeedKeys._fields)))
+def seed_keys(seed: int, generation: int = 0) -> SeedKeys:
+    """Return the keys of the repetition with this seed.
+
+    Args:
+      seed: of the repetition.
+      generation: how many runs before this one trained its teachers, one for the
+        other. Each begins with other weights and sees the images in another order:
+        born-again networks differ in both.
+    """
+    key = jax.random.key(seed)
+    if generation:
+        key = jax.random.fold_in(key, generation)
+    return SeedKeys(*jax.random.split(key, len(SeedKeys._fields)))

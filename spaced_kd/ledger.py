@@ -60,6 +60,9 @@ def describe_plan(parts: Experiment) -> dict:
                 "teacher": segment.teacher,
                 "students": {m.student: m.lag for m in segment.members},
                 "student_updates": {m.student: m.updates for m in segment.members},
+                "teacher_refresh": {
+                    m.student: m.refresh for m in segment.members if m.refresh
+                },
             }
         segments.append(row)
     networks = {}

@@ -5,7 +5,7 @@ multiplies the transformation's direction by the rate of the moment.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import jax
 import jax.numpy as jnp
@@ -97,6 +97,49 @@ def make_optimizer(config: OptimConfig) -> optax.GradientTransformation:
 def descend(params: Params, direction: Params, rate: jax.Array) -> Params:
     """Return the parameters after a step of length `rate` against `direction`."""
     return jax.tree.map(lambda p, d: p - rate * d, params, direction)
+
+
+def average(mean: Params, params: Params, decay: float, count: jax.Array) -> Params:
+    """Return an exponential moving average of parameters, one update later.
+
+    min(decay, t / (t + 1)) of it is kept. Until that is `decay`, this is the plain mean
+    of the initial and all later parameters, so that the initial ones do not linger
+    (Tarvainen & Valpola, NeurIPS 2017, as released).
+
+    Args:
+      mean: so far, at first the initial parameters.
+      params: the newest.
+      decay: in [0, 1].
+      count: t, [] int32, updates behind `params`.
+    """
+    keep = jnp.minimum(decay, count / (count + 1))
+    return jax.tree.map(lambda m, p: keep * m + (1 - keep) * p, mean, params)
+
+
+def ascend(params: Params, grads: Params, rho: float, parts: Collection[str]) -> Params:
+    """Return the parameters after a step of length `rho` up the gradient.
+
+    params + rho * grads / |grads|, |.| the Euclidean norm over `parts` as a whole:
+    where SAM takes its gradient (Foret et al., ICLR 2021, Eq. 2 and 3 with p = 2).
+
+    Deviation: in the released code (google-research/sam) each device climbs by its own
+    gradient unless `sync_perturbations` is set, and weight decay is part of the loss,
+    so of the climb. Here all devices climb together, and decay is the optimiser's.
+
+    Args:
+      params: what the gradient was taken at.
+      grads: likewise, of the global batch.
+      rho: distance.
+      parts: of `state.PARTS`; the others stay where they are.
+    """
+
+    def kept(path, grad):
+        return grad if state.part_of(path) in parts else jnp.zeros_like(grad)
+
+    grads = jax.tree_util.tree_map_with_path(kept, grads)
+    # Where the gradient vanishes there is no way up.
+    scale = rho / (optax.tree.norm(grads) + 1e-12)
+    return jax.tree.map(lambda p, g: p + scale * g, params, grads)
 
 
 def decays(params: Params) -> Params:

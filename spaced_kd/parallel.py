@@ -6,7 +6,7 @@ processes: then each process holds its own copy of the state and passes in the r
 its own devices, in the order of the batch. Rule for everything that runs under the
 axis: losses, BatchNorm sums and metrics are reduced by `BatchAxis.sum`, so that each
 device holds the value of the whole batch, and gradients are averaged once, in
-`steps._make_step`. The gradient of such a reduced loss is then exact: `psum` is
+`update._make_pass`. The gradient of such a reduced loss is then exact: `psum` is
 its own transpose, which makes each device's gradient D times its share.
 """
 

@@ -58,6 +58,7 @@ def kind_of(tick: Tick) -> Kind:
 
 def _who(member: Member) -> str:
     lag = f" {member.lag} behind" if member.lag else ""
+    lag += f" held for {member.refresh}" if member.refresh else ""
     kinds = "" if member.updates == (METHOD,) else f" ({', '.join(member.updates)})"
     return f"{member.student}{lag}{kinds}"
 

@@ -191,16 +191,23 @@ def born_again(config: ConfigDict) -> None:
 def stage(config: ConfigDict, model: str) -> ConfigDict:
     """Return a run like another one that trains one network on the labels.
 
-    For `config.stages`, to be named as "STAGE/alone". Call it when the recipe is set,
-    before `follow`.
+    For `config.stages`, to be named as "STAGE/alone". It has the run's data and epochs
+    and its teacher's optimiser and options of architecture, and nothing of what
+    students learn by, so that runs of different methods share it. Call it when the
+    recipe is set, before `follow`.
 
     Args:
       config: of the run that will learn from it.
       model: what is trained.
     """
     own: ConfigDict = config.copy_and_resolve_references()
-    own.teacher.model = NO_TEACHER
+    plain: ConfigDict = config_lib.base_config()
+    own.student, own.teacher, own.tutor = plain.student, plain.teacher, plain.tutor
     own.student.model = model
+    own.student.arch = config.teacher.arch.copy_and_resolve_references()
+    own.student.optim = config.teacher.optim.copy_and_resolve_references()
+    own.teacher.model = NO_TEACHER
+    own.stages = plain.stages
     own.students = {"alone": config_lib.student(plan="none")}
     own.reference = ""
     return own
@@ -243,7 +250,8 @@ def _released_transformer_losses(config: ConfigDict) -> None:
     config.student.kd_weight = 0.5
     config.student.temperature = 1.0
     config.student.feature_weight = 0.0
-    config.student.optim.schedule_clock = "teacher"
+    if not config.teacher.stage:
+        config.student.optim.schedule_clock = "teacher"
     for student in config.students.values():
         if student.plan == "offline":
             student.optim.schedule_clock = "own"

@@ -48,12 +48,14 @@ method that trains two networks the first one ahead, the second one after it."""
 class Member(NamedTuple):
     """A student in lockstep; at step t of the stream it learns batch t - lag.
 
-    updates: those that it makes of each batch, one after another.
+    updates: those that it makes of each batch, one after another. refresh: it learns
+    from the teacher as it stood at the last multiple of so many steps; 0: as it stands.
     """
 
     student: str
     lag: int = 0
     updates: tuple[str, ...] = (METHOD,)
+    refresh: int = 0
 
 
 class Lockstep(NamedTuple):
@@ -123,6 +125,21 @@ def every_batch(name: str, student: StudentConfig, clock: Clock) -> Course:
     return Course(lockstep=((Span(0, clock.total_steps), Member(name)),))
 
 
+def lagged(name: str, student: StudentConfig, clock: Clock) -> Course:
+    """Learn every batch when it comes, from a teacher frozen at each multiple of I.
+
+    0 to I - 1 updates stale, in the first interval untrained: as frozen as in a replay,
+    and never ahead. A control; in no paper.
+    """
+    if student.method in WITHOUT_TEACHER:
+        raise ConfigError(
+            f"config.students.{name}.plan='lagged' is about the run's teacher, which "
+            f"method='{student.method}' does not look at; take plan='online'."
+        )
+    member = Member(name, refresh=interval_steps(name, student, clock))
+    return Course(lockstep=((Span(0, clock.total_steps), member),))
+
+
 def interleaved(name: str, student: StudentConfig, clock: Clock) -> Course:
     """Learn every batch twice when it comes: as ahead of a replay, then as in it.
 
@@ -190,6 +207,7 @@ def critical_period(name: str, student: StudentConfig, clock: Clock) -> Course:
 SCHEDULES: dict[str, Callable[[str, StudentConfig, Clock], Course]] = {
     "none": every_batch,
     "online": every_batch,
+    "lagged": lagged,
     "interleaved": interleaved,
     "spaced": spaced,
     "offline": offline,
@@ -197,7 +215,7 @@ SCHEDULES: dict[str, Callable[[str, StudentConfig, Clock], Course]] = {
     "critical_period": critical_period,
 }
 
-WITH_INTERVAL = (spaced, constant_ahead, critical_period)
+WITH_INTERVAL = (spaced, constant_ahead, critical_period, lagged)
 """The schedules that read `space_interval_epochs`."""
 
 
@@ -250,6 +268,24 @@ def _rounds(
         stops.append(window.stop)
     spans = (Span(*pair) for pair in _pairs([window.start, *stops]))
     return tuple((span.stop, span) for span in spans)
+
+
+def _shown(name: str, student: StudentConfig, span: Span) -> Span:
+    """Return which of the buffered batches a replay shows: the last ones.
+
+    They came in random order, so that any of them are a random share of the examples.
+    """
+    length = span.stop - span.start
+    count = round(student.replay_fraction * length)
+    if count:
+        return Span(span.stop - count, span.stop)
+    short = student.remainder == "flush" and student.plan != "offline"
+    raise ConfigError(
+        f"config.students.{name}.replay_fraction={student.replay_fraction:g} of a "
+        f"replay of {length} batch{'es' * (length > 1)} rounds to 0; give at least "
+        f"{math.ceil(1e4 / length) / 1e4:g}"
+        f"{', or remainder=' + repr('drop') if short else ''}."
+    )
 
 
 def _is_released(student: StudentConfig) -> bool:
@@ -361,6 +397,8 @@ def _course(name: str, student: StudentConfig, clock: Clock, teacher: bool) -> C
             f"{1 / clock.total_steps:.2g}."
         )
     course = SCHEDULES[student.plan](name, student, own)
+    shown = ((at, _shown(name, student, span)) for at, span in course.replays)
+    course = course._replace(replays=tuple(shown))
     if _leads_itself(student):
         return _lead_itself(name, student, course, own)
     return course

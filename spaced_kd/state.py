@@ -21,6 +21,8 @@ class NetState(flax.struct.PyTreeNode):
     batch_stats: BatchNorm's running statistics, {} without BatchNorm.
     opt_state: the optimiser's, one for each of `PARTS`.
     memory: what the method remembers, () if nothing.
+    held: variables of the teacher that a student of plan "lagged" learns from, else ().
+    average: moving average of params["net"] of a teacher that keeps one, else ().
     """
 
     step: jax.Array
@@ -28,11 +30,21 @@ class NetState(flax.struct.PyTreeNode):
     batch_stats: Any
     opt_state: Any
     memory: Any = ()
+    held: Any = ()
+    average: Any = ()
 
     @property
     def variables(self) -> Variables:
         """What `model.apply` of this network reads."""
-        return {"params": self.params["net"], "batch_stats": self.batch_stats}
+        return self.weighing("live")
+
+    def weighing(self, weights: str) -> Variables:
+        """Return `variables` with the weights as they are, "live", or averaged, "ema".
+
+        BatchNorm's averages are the same: they are averages already.
+        """
+        params = self.average if weights == "ema" else self.params["net"]
+        return {"params": params, "batch_stats": self.batch_stats}
 
 
 class Frozen(NamedTuple):

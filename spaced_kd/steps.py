@@ -1,8 +1,8 @@
 """The teacher step, the student step, and how they compose into a chunk.
 
 All are pure functions. The teacher is an argument of a student's step and never part of
-what a replay carries from step to step: it is frozen by construction. Gradients are cut
-in one place, `make_student_step`.
+what a replay carries from step to step: it is frozen by construction. No gradient
+reaches a teacher's outputs: `make_student_step`, `make_teacher_step`.
 """
 
 import enum
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from spaced_kd import optim
 from spaced_kd.data.augment import fetch
 from spaced_kd.data.augment_spec import AugmentSpec
 from spaced_kd.keys import SeedKeys
@@ -33,13 +34,14 @@ class Teacher(NamedTuple):
 
     method: what it learns by; the labels alone unless the config says otherwise. tutor:
     the network that its method learns from. fixed: it was trained before this run and
-    stays as it is.
+    stays as it is. ema_decay: of the moving average of its weights, 0: none.
     """
 
     network: Network
     method: Method
     tutor: Model | None = None
     fixed: bool = False
+    ema_decay: float = 0.0
 
 
 class Student(NamedTuple):
@@ -51,6 +53,7 @@ class Student(NamedTuple):
     replay: which stream a replay reads, see `views.Streams`.
     label_smoothing: in steps on the labels alone; the method knows its own.
     shuffle_teacher: whether the student sees the outputs of shuffled examples.
+    teacher_weights: whose outputs it sees, see `NetState.weighing`.
     """
 
     network: Network
@@ -61,6 +64,7 @@ class Student(NamedTuple):
     replay: str
     label_smoothing: float = 0.0
     shuffle_teacher: bool = False
+    teacher_weights: str = "live"
 
 
 class DeviceData(NamedTuple):
@@ -189,9 +193,10 @@ def lockstep(
             old = states["teacher"]
             new, outputs, out["teacher"] = teacher_update(old, batch, keys, frozen)
             states["teacher"] = new
-            views = _Views(outputs, old.variables, new.variables)
+            views = _Views(outputs, old.weighing, new.weighing)
         elif teacher and teacher.fixed:
-            views = _Views(None, frozen.variables, frozen.variables)
+            fixed = lambda weights: frozen.variables
+            views = _Views(None, fixed, fixed)
         for member in segment.members:
             name = member.student
             own = batch
@@ -272,11 +277,14 @@ def compose(step: Callable, how: str) -> Callable:
 
 
 class _Views(NamedTuple):
-    """outputs: of the teacher's training pass, None where it does not train."""
+    """outputs: of the teacher's training pass, None where it does not train.
+
+    before, after: its update, "live" or "ema" -> variables (`NetState.weighing`).
+    """
 
     outputs: ModelOutput | None
-    before: Variables
-    after: Variables
+    before: Callable[[str], Variables]
+    after: Callable[[str], Variables]
 
 
 def _teacher_update(teacher: Teacher, axis: BatchAxis, spec: AugmentSpec):
@@ -292,6 +300,10 @@ def _teacher_update(teacher: Teacher, axis: BatchAxis, spec: AugmentSpec):
         again = _noise(keys, Role.AGAIN, state.step)
         passed = extended(phase, state, batch, again, axis, spec)
         state, outputs, measured = teacher_step(state, passed, key, taught)
+        if teacher.ema_decay:
+            mean, newest = state.average, state.params["net"]
+            mean = optim.average(mean, newest, teacher.ema_decay, state.step)
+            state = state.replace(average=mean)
         # What a method adds to a batch comes after it.
         own = jax.tree.map(lambda rows: rows[: len(batch.label)], outputs)
         return state, own, measured
@@ -316,6 +328,9 @@ def _member_step(
     ]
 
     def step(state, batch, keys, views, stream_step):
+        if member.refresh:
+            due = stream_step % member.refresh == 0
+            state = _holding(state, views.before(student.teacher_weights), due)
         measured: Metrics = {}
         for update in updates:
             state, measured = update(state, batch, keys, views, stream_step)
@@ -340,11 +355,8 @@ def _member_update(
         if forward is None:
             outputs = None
         elif views.outputs is None or _needs_forward(student, member):
-            # The lag alone says how far a teacher that is constantly ahead is.
-            updated = student.online_teacher == "after" and not member.lag
-            seen = views.after if updated else views.before
             key = _noise(keys, Role.FROZEN_TEACHER, state.step)
-            outputs = forward(seen, batch, key)
+            outputs = forward(_seen(student, member, state, views), batch, key)
         else:
             # Paper Alg. 1 as released: the teacher's own training pass, before its
             # update; costs nothing.
@@ -357,6 +369,25 @@ def _member_update(
         return student_step(state, batch, key, outputs, stream_step)
 
     return update
+
+
+def _seen(
+    student: Student, member: Member, state: NetState, views: _Views
+) -> Variables:
+    """Return the variables of the teacher that a student in lockstep learns from."""
+    if member.refresh:
+        return state.held
+    # The lag alone says how far a teacher that is constantly ahead is.
+    updated = student.online_teacher == "after" and not member.lag
+    view = views.after if updated else views.before
+    return view(student.teacher_weights)
+
+
+def _holding(state: NetState, teacher: Variables, due: jax.Array) -> NetState:
+    """Return a student's state, where it is due with the teacher as it stands now."""
+    # A branch: most steps then leave the teacher's weights unread.
+    held = lax.cond(due, lambda: teacher, lambda: state.held)
+    return state.replace(held=held)
 
 
 def _fetch(data: DeviceData, key, slot: Slots, axis: BatchAxis, spec) -> Batch:
@@ -412,35 +443,41 @@ def passes_per_step(
     A forward pass of the teacher that is made for a student's sake counts as the
     student's. Online students that see the teacher before its update, with the batch's
     statistics, need none: they share the teacher's training pass. What is computed
-    twice to save memory (remat, micro-batches) counts once.
+    twice to save memory (remat, micro-batches) counts once; SAM's two passes are two.
     """
     alone = BatchAxis()
     if isinstance(segment, Replay):
-        phase = _phase_of(students[segment.student], REPLAY, alone)
-        return {segment.student: _passes(phase, teacher is not None)}
+        student = students[segment.student]
+        phase = _phase_of(student, REPLAY, alone)
+        spent = _passes(student.network, phase, teacher is not None)
+        return {segment.student: spent}
     passes = {}
     if segment.teacher and teacher:
-        passes["teacher"] = _passes(teacher.method.whole, True)
+        passes["teacher"] = _passes(teacher.network, teacher.method.whole, True)
     for member in segment.members:
         student = students[member.student]
         extra = not segment.teacher or _needs_forward(student, member)
+        extra = extra and teacher is not None
         spent = [
-            _passes(_phase_of(student, kind, alone), extra and teacher is not None)
+            _passes(student.network, _phase_of(student, kind, alone), extra)
             for kind in member.updates
         ]
         passes[member.student] = (sum(f for f, _ in spent), sum(b for _, b in spent))
     return passes
 
 
-def _passes(phase: Phase, extra: bool) -> tuple[int, int]:
+def _passes(network: Network, phase: Phase, extra: bool) -> tuple[int, int]:
     taught = int(extra and phase.needs_teacher)
-    return phase.batches + taught, phase.batches
+    own = phase.batches * (2 if network.sam_rho else 1)
+    return own + taught, own
 
 
 def _needs_forward(student: Student, member: Member) -> bool:
     """Whether the teacher's own training pass is not what the student shall see."""
     other_teacher = student.online_teacher == "after" or student.teacher_bn == "running"
-    return member.lag > 0 or other_teacher or not student.teacher_noise
+    earlier = member.lag > 0 or member.refresh > 0
+    averaged = student.teacher_weights == "ema"
+    return earlier or averaged or other_teacher or not student.teacher_noise
 
 
 def slots_axes(slots: Any) -> Any:

@@ -103,9 +103,13 @@ class _Runner:
         peers, writes = self.peers, self.peers.index == 0
         hint = f"run the same command to continue from the last checkpoint in {path}"
         stages.load_data(config, self.datasets)
-        given, origins = self._taught(config, path)
+        needs_stages = self._needs_stages(config, path)
         lock = workdir.lock(path, instead) if writes else contextlib.nullcontext()
-        with StopRequest(may_exit=self.may_exit) as stop, lock:
+        with contextlib.ExitStack() as stack:
+            # Nobody else may take the folder while its stages train.
+            stack.enter_context(lock)
+            given, origins = self._taught(config, path) if needs_stages else ({}, {})
+            stop = stack.enter_context(StopRequest(may_exit=self.may_exit))
             stop.resume_hint = peers.resume_hint = hint
             dataset = self.datasets[config.data]
             parts = experiment.build(config, dataset)
@@ -125,20 +129,23 @@ class _Runner:
             peers.exchange("the report is written")
             return results.load(path)
 
+    def _needs_stages(self, config: config_lib.Config, path: Path) -> bool:
+        """Return whether a run has stages, and is not finished.
+
+        What is amiss with it is found here, and not after hours in its stages.
+        """
+        if not config.stages:
+            return False
+        workdir.refuse_other(path, config, self.datasets[config.data].fingerprint)
+        if self._is_finished(path):
+            return False
+        stages.refuse_misfit(config, self.datasets)
+        return True
+
     def _taught(
         self, config: config_lib.Config, path: Path
     ) -> tuple[stages.Given, dict[str, Any]]:
-        """Return what `stages.take` does, after training the stages that are missing.
-
-        Nothing for a finished run, which needs its stages no more.
-        """
-        if not config.stages:
-            return {}, {}
-        # What is amiss with this run shall not be found after hours in its stages.
-        workdir.refuse_other(path, config, self.datasets[config.data].fingerprint)
-        if self._is_finished(path):
-            return {}, {}
-        stages.refuse_misfit(config, self.datasets)
+        """Return what `stages.take` does, after training what is missing."""
         root = str(stages.root(config, path))
         for name, folder in stages.folders(config, path, self.datasets).items():
             if self._is_finished(folder):

@@ -14,7 +14,7 @@ from spaced_kd.data.augment_spec import AugmentSpec
 from spaced_kd.methods.base import Now, Phase
 from spaced_kd.models.base import Model
 from spaced_kd.parallel import BatchAxis
-from spaced_kd.passes import at_once, in_parts
+from spaced_kd.passes import LossOf, Passed, at_once, in_parts
 from spaced_kd.state import PARTS, NetState, rest
 from spaced_kd.types import Batch, Metrics, ModelOutput
 
@@ -24,7 +24,8 @@ class Network(NamedTuple):
 
     model: reduces BatchNorm over the axis of its group. tx: without a learning rate.
     schedule: updates -> rate. clock: whose updates those are, "own" or "teacher".
-    micro_batches: parts in which a batch passes the network.
+    micro_batches: parts in which a batch passes the network. sam_rho: how far uphill
+    the gradient is taken, 0: here (`optim.ascend`).
     """
 
     model: Model
@@ -32,6 +33,7 @@ class Network(NamedTuple):
     schedule: optim.Schedule
     clock: str = "own"
     micro_batches: int = 1
+    sam_rho: float = 0.0
 
 
 Update = Callable[
@@ -44,7 +46,8 @@ def make_update(network: Network, phase: Phase, axis: BatchAxis) -> Update:
     """Return update(state, batch, key, teacher_outputs, stream_step).
 
     The result is (state, outputs, metrics); the outputs are those of the forward pass
-    that the update came from. stream_step, the place of the teacher's latest batch in
+    that the update came from; with SAM, like metrics and memory, of its first pass.
+    stream_step, the place of the teacher's latest batch in
     the stream, is the time of a schedule on its clock.
 
     Args:
@@ -53,9 +56,7 @@ def make_update(network: Network, phase: Phase, axis: BatchAxis) -> Update:
       axis: the devices that share the batch.
     """
     resting = set(PARTS) - set(phase.trains)
-    run = functools.partial(at_once, phase.batches)
-    if network.micro_batches > 1:
-        run = functools.partial(in_parts, phase.batches * network.micro_batches)
+    run = _make_pass(network, phase, axis)
 
     def update(state, batch, key, teacher_outputs, stream_step):
         now = Now(state.step, state.memory)
@@ -63,25 +64,27 @@ def make_update(network: Network, phase: Phase, axis: BatchAxis) -> Update:
         def loss_of(method_params, outputs):
             return phase.loss(method_params, outputs, teacher_outputs, batch, now)
 
-        passed = run(network.model, state, batch, key, loss_of)
-        # Each device's gradient of the already reduced loss is D times its share.
-        grads = axis.mean(passed.grads)
+        passed = run(state, batch, key, loss_of)
         rate = network.schedule(
             stream_step if network.clock == "teacher" else state.step
         )
-        logits = passed.outputs.logits
-        correct = metrics.is_correct(logits, batch.label).astype(jnp.float32)
+        # Of the batch alone, not of what a method adds to it.
+        rows = slice(batch.label.shape[0] // phase.batches)
+        right = metrics.is_correct(passed.outputs.logits[rows], batch.label[rows])
+        mask = None if batch.mask is None else batch.mask[rows]
         measured = passed.metrics | {
-            "acc1": 100.0 * losses.batch_mean(correct, batch.mask, axis),
+            "acc1": 100.0 * losses.batch_mean(right.astype(jnp.float32), mask, axis),
             "learning_rate": rate,
         }
-        direction, opt_state = network.tx.update(grads, state.opt_state, state.params)
+        direction, opt_state = network.tx.update(
+            passed.grads, state.opt_state, state.params
+        )
         memory = state.memory
         if phase.memory:
             memory = phase.memory.remember(
                 memory, passed.outputs, teacher_outputs, batch, passed.metrics
             )
-        new = NetState(
+        new = state.replace(
             step=state.step + 1,
             params=optim.descend(state.params, direction, rate),
             batch_stats=passed.batch_stats,
@@ -91,6 +94,32 @@ def make_update(network: Network, phase: Phase, axis: BatchAxis) -> Update:
         return rest(new, state, resting), passed.outputs, measured
 
     return update
+
+
+def _make_pass(
+    network: Network, phase: Phase, axis: BatchAxis
+) -> Callable[[NetState, Batch, jax.Array, LossOf], Passed]:
+    """Return run(state, batch, key, loss_of), with the gradient of the global batch."""
+    run = functools.partial(at_once, phase.batches)
+    if network.micro_batches > 1:
+        run = functools.partial(in_parts, phase.batches * network.micro_batches)
+
+    def here(state, batch, key, loss_of):
+        passed = run(network.model, state, batch, key, loss_of)
+        # Each device's gradient of the already reduced loss is D times its share.
+        return passed._replace(grads=axis.mean(passed.grads))
+
+    def uphill(state, batch, key, loss_of):
+        first = here(state, batch, key, loss_of)
+        above = optim.ascend(state.params, first.grads, network.sam_rho, phase.trains)
+        second = here(state.replace(params=above), batch, key, loss_of)
+        # Evaluation reads the weights at hand, not those uphill, so BatchNorm's
+        # averages move in the first pass alone (as in google-research/sam, and as
+        # PyTorch users switch them off for the second). The key is the same: DropPath
+        # that drew anew would make the climb one of another network.
+        return first._replace(grads=second.grads)
+
+    return uphill if network.sam_rho else here
 
 
 def extended(

@@ -14,7 +14,8 @@ from jax.test_util import check_grads
 from spaced_kd import data, experiment
 from spaced_kd.config import StudentConfig, student
 from spaced_kd.engine import Engine
-from spaced_kd.methods import make_method
+from spaced_kd.errors import ConfigError
+from spaced_kd.methods import METHODS, make_method
 from spaced_kd.methods.base import Now
 from spaced_kd.models import make_model
 from spaced_kd.models.pair import make_pair
@@ -413,3 +414,69 @@ def test_gradients_are_the_slopes_of_the_losses(name):
 
     logits = jnp.asarray(STUDENT[:rows], jnp.float32)
     check_grads(loss, (logits,), order=1, modes=["rev"], eps=1e-2, rtol=1e-2)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_a_method_remembers_at_first_can_be_saved(name):
+    """A checkpoint refuses what is not finite, and the first may come before a loss."""
+    method = _method(name, taid_adaptive=True)
+    if method.memory:
+        outputs = _outputs(STUDENT)
+        chex.assert_tree_all_finite(method.memory.start(outputs, outputs))
+
+
+def test_only_the_batch_itself_counts_as_training_accuracy():
+    """DLB passes the last batch too; no other method is measured on it."""
+    _, engine, states = _prepare(
+        {"s": student(plan="online", method="dlb")}, teacher__model="none", **STILL
+    )
+    _, (measured,) = engine.advance(states, Lockstep(0, 3, (Member("s"),), False))
+    _, engine, states = _prepare(
+        {"s": student(plan="none")}, teacher__model="none", **STILL
+    )
+    _, (expected,) = engine.advance(states, Lockstep(0, 3, (Member("s"),), False))
+    np.testing.assert_allclose(measured["s"]["acc1"], expected["s"]["acc1"])
+
+
+REFUSED = [
+    (
+        {"teacher__model": "none", "tutor__model": "mlp"},
+        "config.tutor.model='mlp' without a stage",
+    ),
+    (
+        {"teacher__model": "none", "student__model": "small_cnn_branches"},
+        "has several exits",
+    ),
+    (
+        {"teacher__model": "none", "student__dml_peer": "resnet999"},
+        "dml_peer='resnet999' is unknown",
+    ),
+    (
+        {"teacher__model": "none", "student__arch__second_head": True},
+        "has two heads",
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "message"), REFUSED)
+def test_a_pair_that_cannot_train_is_refused(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        _prepare({"s": student(plan="online", method="dml")}, **fields)
+
+
+def test_a_peer_has_the_options_that_it_shares_with_the_network():
+    """Else a peer at 224 pixels would silently have the stem for small images."""
+    parts, *_ = _prepare(
+        {"s": student(plan="online", method="dml", dml_peer="resnet20")},
+        teacher__model="none",
+        student__model="resnet8",
+        student__arch__stem="imagenet",
+        student__arch__weight_init="kaiming",
+        data__image_size=32,
+    )
+    peer = parts.networks(ALONE).students["s"].network.model.peer
+    assert (peer.blocks, peer.stem, peer.weight_init) == (
+        (3, 3, 3),
+        "imagenet",
+        "kaiming",
+    )

@@ -11,14 +11,21 @@ import tiny
 
 import spaced_kd
 from spaced_kd import losses
-from spaced_kd.config import TWO_WAY, WITH_BRANCHES, WITHOUT_TEACHER, StudentConfig
+from spaced_kd.config import (
+    TWO_WAY,
+    WITH_BRANCHES,
+    WITH_PEER,
+    WITH_TWO_HEADS,
+    WITHOUT_TEACHER,
+    StudentConfig,
+)
 from spaced_kd.data import DATASETS
 from spaced_kd.errors import ConfigError
 from spaced_kd.methods import METHODS, make_method
 from spaced_kd.methods.base import Now
 from spaced_kd.parallel import BatchAxis
 from spaced_kd.registry import lookup
-from spaced_kd.state import BRANCHES, PARTS
+from spaced_kd.state import BRANCHES, PARTS, PEER
 from spaced_kd.types import Batch, ModelOutput
 
 PACKAGE = pathlib.Path(spaced_kd.__file__).parent
@@ -161,5 +168,7 @@ def test_what_the_config_says_of_a_method_is_true_of_it(name):
     assert method.needs_teacher == (name not in WITHOUT_TEACHER)
     assert (BRANCHES in method.trains) == (name in WITH_BRANCHES)
     assert (method.lead is not None) == (name in TWO_WAY)
+    assert (PEER in method.trains) == (name in WITH_PEER)
+    assert method.needs_soft_head == (name in WITH_TWO_HEADS)
     assert (method.lead is None) == (method.replay is None)
     assert set(method.trains) < set(PARTS)

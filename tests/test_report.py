@@ -505,6 +505,18 @@ def test_a_lagging_student_learns_earlier_batches_from_the_moving_teacher():
     )
 
 
+def test_a_teacher_held_back_is_drawn_as_stairs_under_the_diagonal():
+    """Breaks if a lagged student seems to learn from the teacher of the moment."""
+    held = {"teacher_refresh": {"a": 4}}
+    segments = [
+        lockstep(start, stop, {"a": 0}) | held
+        for start, stop in ((0, 4), (4, 6), (6, 7), (7, 13))
+    ]
+    pieces = course.knowledge(segments, "a", settings_of(plan="lagged"))
+    assert expand(pieces) == {t: math.floor((t - 1) / 4) * 4 for t in range(1, 14)}
+    assert all(piece.frozen for piece in pieces)
+
+
 def test_batches_learned_from_labels_alone_have_no_knowledge():
     """Breaks if a critical period's outside is drawn as if the teacher taught there."""
     segments = [

@@ -33,7 +33,8 @@ def _config(students=None, **fields):
     big = base_config()
     big.teacher.model, big.student.model = "none", "resnet8"
     big.students = {"b": student(plan="none")}
-    config.stages = {"big": big}
+    if any(name.endswith("__stage") for name in fields):
+        config.stages = {"big": big}
     config.students = students or {"on": student(plan="online")}
     return to_dict(from_config_dict(config))
 

@@ -328,8 +328,8 @@ def test_knowledge_is_how_many_batches_the_network_had_met():
     ("teacher", "methods", "label"),
     [
         (False, ["self_kd", "self_kd"], "batches met when t was learned"),
-        (True, ["kd", "kd"], "teacher's updates when t was learned"),
-        (True, ["kd", "self_kd"], "teacher's updates, or batches met, at t"),
+        (True, ["kd", "kd"], "updates of the teacher that taught t"),
+        (True, ["kd", "self_kd"], "updates of t's teacher, or batches met at t"),
     ],
 )
 def test_the_axis_says_whose_knowledge_it_is(teacher, methods, label):

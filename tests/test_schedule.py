@@ -129,6 +129,31 @@ def test_online_and_no_kd_take_every_teacher_step():
     assert plan == (Lockstep(0, 12, (Member("a"), Member("b"))),)
 
 
+def test_lagged_learns_every_batch_behind_the_last_multiple():
+    """In time with the teacher's steps, which other students' replays may part."""
+    students = {
+        "s": _student(plan="lagged", space_interval_epochs=0.5),
+        "other": _student(plan="spaced", space_interval_epochs=0.75),
+    }
+    plan = schedule.make_plan(students, Clock(4, 3))
+    learned = [seg for seg in plan if isinstance(seg, Lockstep)]
+    assert [(seg.start, seg.stop) for seg in learned] == [
+        (0, 3),
+        (3, 6),
+        (6, 9),
+        (9, 12),
+    ]
+    assert {seg.members for seg in learned} == {(Member("s", refresh=2),)}
+
+
+def test_lagged_needs_a_teacher():
+    with pytest.raises(
+        ConfigError, match=r"students\.s\.plan='lagged'.*'hard'"
+    ) as error:
+        schedule.make_plan({"s": _student(plan="lagged", method="hard")}, Clock(4, 3))
+    assert "\n" not in str(error.value)
+
+
 def test_offline_learns_everything_from_the_finished_teacher():
     plan = schedule.make_plan({"s": _student(plan="offline")}, Clock(4, 3))
     assert plan == (Lockstep(0, 12, ()), Replay("s", 0, 12, 12))

@@ -77,6 +77,21 @@ REFUSED_NAMES = {
         {"a b": {"teacher__model": "none"}},
         "a stage's name must be letters",
     ),
+    "a stage that nobody needs": (
+        {"teacher__stage": ""},
+        BASE,
+        r"config\.stages\.gen0 trains a network that nobody learns from",
+    ),
+    "a tutor that nobody trains": (
+        {"tutor__model": "mlp"},
+        BASE,
+        r"config\.tutor\.model='mlp' without a stage to train it",
+    ),
+    "a trained teacher and none": (
+        {"teacher__model": "none"},
+        BASE,
+        r"config\.teacher\.stage='gen0/gen0' brings a teacher, but",
+    ),
     "a mistake in a stage": (
         {},
         {"gen0": {"teacher__model": "none", "student__temperature": -1.0}},
@@ -144,6 +159,16 @@ REFUSED = {
         None,
         r"teacher\.method='kd' needs a trained network to learn from",
     ),
+    "a tutor without a teacher": (
+        {
+            "teacher__stage": "",
+            "teacher__model": "none",
+            "tutor__stage": "gen0/gen0",
+            "student__method": "hard",
+        },
+        None,
+        "would teach the run's teacher",
+    ),
     "a tutor that nobody hears": (
         {"teacher__stage": "", "tutor__stage": "gen0/gen0"},
         None,
@@ -152,10 +177,18 @@ REFUSED = {
 }
 
 
+def _chained_or_not(own, students=None):
+    """Return the fields of a run, with the stage if it learns from it."""
+    raw = chained(own, students=students)
+    if own.get("teacher__stage") == "" and "tutor__stage" not in own:
+        raw.stages = {}
+    return raw
+
+
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_no_run_can_do_is_refused(what):
     own, students, words = REFUSED[what]
-    config = from_config_dict(chained(own, students=students))
+    config = from_config_dict(_chained_or_not(own, students))
     with pytest.raises(ConfigError, match=words):
         experiment.build(config, data.load(config.data))
 
@@ -198,7 +231,7 @@ SUMMARIES = {
 @pytest.mark.parametrize("kind", SUMMARIES)
 def test_a_run_says_first_how_its_teacher_comes_about(kind):
     own, words = SUMMARIES[kind]
-    config = from_config_dict(chained(own))
+    config = from_config_dict(_chained_or_not(own))
     first, *_ = ledger.summary(experiment.build(config, data.load(config.data)))
     assert first.startswith(words)
 

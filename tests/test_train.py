@@ -38,7 +38,7 @@ SELF_TAUGHT = {
     "twice": student(plan="interleaved"),
     "spaced": student(plan="spaced", space_interval_epochs=0.5),
 }
-FIXED = ["shake"]  # from a trained teacher
+FIXED = list(config_lib.WITH_TRAINED_TEACHER)
 TAUGHT = [name for name in METHODS if name not in (*config_lib.WITHOUT_TEACHER, *FIXED)]
 ALONE = [
     name
@@ -67,6 +67,13 @@ EVERY_METHOD_FIXED = {
     f"{method}_{plan}": student(plan=plan, method=method, space_interval_epochs=1.0)
     for method in FIXED
     for plan in ("online", "spaced")
+}
+CONTROLS = {
+    "sam": student(plan="online"),
+    "lagged": student(plan="lagged", space_interval_epochs=0.45),
+    "averaged": student(
+        plan="spaced", space_interval_epochs=1.0, teacher_weights="ema"
+    ),
 }
 MODELS = {"teacher__model": "tiny_cnn", "student__model": "tiny_cnn"}
 
@@ -148,6 +155,17 @@ def teacher_with_memory(tmp_path_factory):
     narrow = {"teacher__model": "narrow_mlp", "student__model": "narrow_mlp"}
     students = {"s": student(plan="online")}
     with _whole_run(path, students, 1, teacher__method="dlb", **narrow) as run:
+        yield run
+
+
+@pytest.fixture(scope="module")
+def controls(tmp_path_factory):
+    """States that hold more than a network and its optimiser, in two ticks a kind."""
+    path = tmp_path_factory.mktemp("controls")
+    fields = {"teacher__ema_decay": 0.9, "students__sam__optim__sam_rho": 0.1}
+    fields["data__num_train_examples"] = 128
+    narrow = {"teacher__model": "narrow_mlp", "student__model": "narrow_mlp"}
+    with _whole_run(path, CONTROLS, 1, **fields, **narrow) as run:
         yield run
 
 
@@ -303,23 +321,53 @@ def test_a_forgotten_state_item_is_noticed(
     whole, resume_one, monkeypatch, network, item
 ):
     """The control of the test above: each dropped item must make it fail."""
-    real = CheckpointLine.restore
-
-    def forgetful(self, checkpoint, template):
-        states = real(self, checkpoint, template)
-        fresh = experiment.init_states(whole.parts)
-        for state, start in zip(states, fresh, strict=True):
-            value = getattr(start[network], item)
-            state[network] = state[network].replace(**{item: value})
-        return states
-
-    monkeypatch.setattr(CheckpointLine, "restore", forgetful)
+    _forget(monkeypatch, whole, network, item)
     tick = next(
         place
         for place, tick in enumerate(whole.parts.ticks)
         if place > 8 and isinstance(tick, Replay)
     )
     assert resume_one(tick) != _expected(whole, tick + 1)
+
+
+def _forget(monkeypatch, run, network, item):
+    """Let every restored state have this item as it was before the first update."""
+    real = CheckpointLine.restore
+
+    def forgetful(self, checkpoint, template):
+        states = real(self, checkpoint, template)
+        fresh = experiment.init_states(run.parts)
+        for state, start in zip(states, fresh, strict=True):
+            value = getattr(start[network], item)
+            state[network] = state[network].replace(**{item: value})
+        return states
+
+    monkeypatch.setattr(CheckpointLine, "restore", forgetful)
+
+
+@pytest.mark.parametrize("kind", [Lockstep, Replay])
+def test_resuming_any_control_is_bitwise_exact(controls, resume_from, kind):
+    """The teacher held back and the average of its weights are state as well."""
+    tick = _in_the_middle(controls, kind)
+    assert resume_from(controls, tick) == _expected(controls, tick + 1)
+
+
+@pytest.mark.parametrize(
+    ("network", "item"), [("lagged", "held"), ("teacher", "average")]
+)
+def test_what_a_control_forgets_is_noticed(
+    controls, resume_from, monkeypatch, network, item
+):
+    """The control of the test above; interval 3 and 4 steps a tick: held is of use."""
+    _forget(monkeypatch, controls, network, item)
+    tick = _in_the_middle(controls, Lockstep)
+    assert resume_from(controls, tick) != _expected(controls, tick + 1)
+
+
+def _in_the_middle(run, kind):
+    """Return the second tick of a kind."""
+    _, tick = (n for n, tick in enumerate(run.parts.ticks) if isinstance(tick, kind))
+    return tick
 
 
 @pytest.mark.parametrize("forgotten", ["tick", "offsets"])

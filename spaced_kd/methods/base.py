@@ -31,7 +31,7 @@ class Now(NamedTuple):
     """When a loss is taken.
 
     step: [] int32, the learner's completed updates. memory: what the method remembers,
-    {} if it has no `Memory`.
+    () if it has no `Memory`.
     """
 
     step: jax.Array | int

@@ -31,7 +31,7 @@ _TINY = 1e-15
 
 
 def make(config: MethodConfig, axis: BatchAxis, sizes: Sizes) -> Method:
-    """Return the method; adaptive, it remembers three numbers.
+    """Return the method; adaptive, it remembers lambda, the last loss and a momentum.
 
     Its metric target_share is lambda.
 
@@ -65,22 +65,24 @@ def _pace(config: MethodConfig) -> Memory:
         del student, teacher
         return {
             "share": jnp.float32(config.taid_start),
-            "loss": jnp.float32(jnp.inf),
+            "loss": jnp.float32(0.0),
             "momentum": jnp.float32(0.0),
+            "seen": jnp.array(False),
         }
 
     def remember(memory, student, teacher, batch, metrics):
         del student, teacher, batch
         before, after = memory["loss"], metrics["soft_loss"]
-        first, share = jnp.isinf(before), metrics["target_share"]
+        share, seen = metrics["target_share"], memory["seen"]
         change = (before - after) / (before + _TINY)
         beta = config.taid_momentum
         momentum = beta * memory["momentum"] + (1 - beta) * change
         ahead = share + config.taid_rate * jax.nn.sigmoid(momentum) * (1 - share)
         return {
-            "share": jnp.where(first, share, ahead),
+            "share": jnp.where(seen, ahead, share),
             "loss": after,
-            "momentum": jnp.where(first, 0.0, momentum),
+            "momentum": jnp.where(seen, momentum, 0.0),
+            "seen": jnp.array(True),
         }
 
     return Memory(start, remember)

@@ -57,8 +57,7 @@ def make_model(
       ConfigError: unknown name, or a field of `arch` that this network does not have.
     """
     family = registry.lookup(MODELS, name, "model")
-    options = {}
-    fields = getattr(family, "func", family).__dataclass_fields__
+    options, fields = {}, _fields(family)
     for field in dataclasses.fields(ArchConfig):
         value = getattr(arch, field.name)
         if field.name in fields:
@@ -74,3 +73,23 @@ def make_model(
         remat=remat,
         **options,
     )
+
+
+def arch_for(name: str, arch: ArchConfig, what: str) -> ArchConfig:
+    """Return those options of an architecture that another network has too.
+
+    Args:
+      name: of that network, a key of MODELS.
+      arch: the options; what the network does not have is left at its default.
+      what: the config field that gave the name, for the message.
+
+    Raises:
+      ConfigError: unknown name.
+    """
+    fields = _fields(registry.lookup(MODELS, name, what))
+    known = {f.name for f in dataclasses.fields(ArchConfig)} & set(fields)
+    return ArchConfig(**{field: getattr(arch, field) for field in known})
+
+
+def _fields(family) -> dict:
+    return getattr(family, "func", family).__dataclass_fields__

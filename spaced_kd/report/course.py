@@ -1,5 +1,6 @@
 """Who trained when, and on whose knowledge: plain integers from `plan.json`."""
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -189,6 +190,11 @@ def knowledge(
             teacher_step = segment["teacher_step"]
             found.append(Knowledge(start, stop, teacher_step, teacher_step, True))
             continue
+        # Earlier versions did not write it.
+        refresh = segment.get("teacher_refresh", {}).get(student)
+        if refresh:
+            found += _held(start, stop, refresh)
+            continue
         lag = segment["students"][student]
         first = max(start, lag)
         if first < stop:
@@ -205,6 +211,14 @@ def _has_met(kinds: list[str], settings: Mapping[str, Any]) -> int:
         return int(REPLAY in kinds)
     itself = settings["method"] in SELF_TAUGHT
     return int(itself or settings["online_teacher"] == "after")
+
+
+def _held(start: int, stop: int, refresh: int) -> list[Knowledge]:
+    """Return a teacher that stands as it was at the last multiple of `refresh`."""
+    edges = sorted({start, *range(0, stop, refresh), stop})
+    edges = edges[edges.index(start) :]
+    known = ((a, b, a // refresh * refresh) for a, b in itertools.pairwise(edges))
+    return [Knowledge(a, b, steps, steps, True) for a, b, steps in known]
 
 
 def window(plan: Mapping[str, Any]) -> int:

@@ -13,7 +13,8 @@ class Teaching(NamedTuple):
     teacher: it has one. finished: it was trained before the run. apart: students learn
     beside it. alone: students do without. itself: of these, some are their own teacher;
     branches: with exits that the deepest one teaches. released: some of these replay
-    when the released code would. mutual: students learn with a peer.
+    when the released code would. mutual: students learn with a peer. lagged: some
+    learn from a teacher that is held back.
     """
 
     teacher: bool
@@ -24,6 +25,7 @@ class Teaching(NamedTuple):
     branches: bool
     released: bool
     mutual: bool
+    lagged: bool
 
 
 def teaching(config: Mapping[str, Any], plan: Mapping[str, Any]) -> Teaching:
@@ -52,6 +54,7 @@ def teaching(config: Mapping[str, Any], plan: Mapping[str, Any]) -> Teaching:
             for settings in branches
         ),
         mutual=bool(mutual),
+        lagged=any(settings["plan"] == "lagged" for settings in students),
     )
 
 

@@ -1,7 +1,7 @@
 """Pictures of the plan: who trained when, and on whose knowledge."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -163,7 +163,8 @@ def knowledge_figure(
             outside.append(f"{name}: from {pieces[0].first:,}")
     axes.text(0.02, 0.97, "\n".join(outside), va="top", transform=axes.transAxes)
     axes.set_xlabel("batch t of the stream")
-    axes.set_ylabel(_what_is_known([_known(plan, students[name]) for name in found]))
+    who = [_who_teaches(plan, students[name]) for name in found]
+    axes.set_ylabel(_what_is_known(who))
     axes.set_xlim(0, shown)
     axes.set_ylim(0, top)
     style.thousands(axes.xaxis)
@@ -172,17 +173,25 @@ def knowledge_figure(
     return figure
 
 
-def _known(plan: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+_KNOWN = {
+    "teacher": ("updates of the teacher that taught t", "updates of t's teacher"),
+    "peer": ("updates of the peer that taught t", "updates of t's peer"),
+    "itself": ("batches met when t was learned", "batches met at t"),
+}
+"""Who teaches -> what is drawn, alone and beside others, in the order of mention."""
+
+
+def _who_teaches(plan: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     if settings["method"] in TWO_WAY:
-        return "peer's updates"
-    return "batches met" if learns_alone(plan, settings) else "teacher's updates"
+        return "peer"
+    return "itself" if learns_alone(plan, settings) else "teacher"
 
 
-def _what_is_known(every: list[str]) -> str:
-    what = sorted(set(every), reverse=True)
-    if len(what) == 1:
-        return f"{what[0]} when t was learned"
-    return f"{', or '.join(what)}, at t"
+def _what_is_known(teachers: Iterable[str]) -> str:
+    found = [_KNOWN[who] for who in _KNOWN if who in set(teachers)]
+    if len(found) == 1:
+        return found[0][0]
+    return ", or ".join(short for _, short in found)
 
 
 def _steps(pieces: list[Knowledge]) -> tuple[list[float], list[float]]:
