@@ -69,6 +69,5 @@ class Resident:
             start, stop = segment.start - view.lag, segment.stop - view.lag
             index = view.stream(streams).indices(start, stop)
             places = np.arange(start, stop, dtype=np.int32)
-            rows = group.split_batch(index)
-            slots[view.slot] = Slots(places, rows, rows)
+            slots[view.slot] = Slots(places, group.split_batch(index))
         return slots

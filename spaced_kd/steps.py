@@ -79,12 +79,12 @@ class Slots(NamedTuple):
 
     step: [...] int32, place in the stream; gives the augmentation key.
     index: [..., b] int32, rows of `DeviceData`; -1 is padding.
-    example: [..., b] int32, rows of the training split, likewise.
+    example: [..., b] int32, rows of the training split, likewise; None: those of index.
     """
 
     step: Any
     index: Any
-    example: Any
+    example: Any = None
 
 
 class Role(enum.IntEnum):
@@ -395,7 +395,8 @@ def _fetch(data: DeviceData, key, slot: Slots, axis: BatchAxis, spec) -> Batch:
     step_key = jax.random.fold_in(key, slot.step)
     batch = fetch(data.image, data.label, slot.index, position, step_key, spec)
     raw = data.image[jnp.maximum(slot.index, 0)]
-    return batch._replace(raw=raw, example=slot.example)
+    example = slot.index if slot.example is None else slot.example
+    return batch._replace(raw=raw, example=example)
 
 
 def _phase_of(student: Student, kind: str, axis: BatchAxis) -> Phase:
@@ -482,6 +483,9 @@ def _needs_forward(student: Student, member: Member) -> bool:
 
 def slots_axes(slots: Any) -> Any:
     """Return for `parallel.data_parallel` which axis of `slots` the devices share."""
+    shared = lambda rows: None if rows is None else 1
     return jax.tree.map(
-        lambda s: Slots(None, 1, 1), slots, is_leaf=lambda s: isinstance(s, Slots)
+        lambda s: Slots(None, 1, shared(s.example)),
+        slots,
+        is_leaf=lambda s: isinstance(s, Slots),
     )

@@ -180,7 +180,7 @@ def _trace(config: ml_collections.ConfigDict) -> None:
     )
     number = jax.ShapeDtypeStruct((), np.int32)
     index = jax.ShapeDtypeStruct((resolved.data.batch_size,), np.int32)
-    slots = {"stream": steps.Slots(number, index, index)}
+    slots = {"stream": steps.Slots(number, index)}
     taught = state["teacher"].variables if "teacher" in state else {}
     done = set()
     for segment in parts.plan:

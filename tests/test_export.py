@@ -142,7 +142,7 @@ def test_the_card_says_what_it_is_and_how_good(run, tmp_path):
         "| seeds of the run | 2 |",
         "last of seed 8",
         "[b, 8, 8, 3]",
-        "| architecture options | none |",
+        "| architecture options | second_head False, second_head_share 0.5",
         "spaced_kd.load_student(",
         "## Licence",
         '"kd_weight": 0.3',
