@@ -1,19 +1,22 @@
 r"""Every distillation method on handwritten digits, plain and spaced, minutes on a CPU.
 
-    for part in taught alone mutual shake; do
+    for part in taught alone mutual shake ban takd dlb_teaches ps_kd_teaches; do
       python -m spaced_kd.main --config=configs/digits_methods.py:$part \
           --workdir=runs/digits_methods/$part
     done
     python benchmarks/methods_table.py runs/digits_methods
 
 The images and networks of configs/digits.py, 5 seeds. Each method as its authors set it
-(`arms.METHOD_FIELDS`); METHOD_plain and METHOD_spaced differ in the plan alone. taught:
-all that learn from the run's teacher, which they share. alone: DLB and PS-KD, their own
-teachers. mutual: DML. shake: with a teacher that a stage trains. Where a spaced student
-makes two updates of a batch, METHOD_twice makes both at once. DLB's and PS-KD's are two
-updates of one network: METHOD_longer makes as many in twice the epochs.
-Hardware: 2 CPU cores, about 10 minutes in all. docs/methods.md has the table.
-Variants: `:taught` (default), `:alone`, `:mutual`, `:shake`, `:smoke` (seconds).
+(`arms.METHOD_FIELDS`); METHOD_plain and METHOD_spaced differ in the plan alone.
+taught: all that learn from the run's teacher, which they share. alone: DLB and PS-KD,
+their own teachers. mutual: DML. shake: with a teacher that a stage trains. ban, takd:
+plain is the student of a finished teacher or assistant. dlb_teaches, ps_kd_teaches: the
+teacher learns by the method, the students by `kd` (paper Table 4).
+Where a spaced student makes two updates of a batch, METHOD_twice makes both at once.
+DLB's and PS-KD's are two updates of one network: METHOD_longer makes as many in twice
+the epochs.
+Hardware: 2 CPU cores, 20 minutes in all. docs/methods.md has the table.
+Variants: the parts (`:taught` is the default), `:smoke` (seconds).
 """
 
 from spaced_kd import arms, recipes
@@ -27,32 +30,78 @@ def get_config(variant: str = "taught"):
     config.num_seeds = 5
     config.num_epochs = 60
     recipes.digits(config)
-    config.teacher.model = "small_cnn"
-    config.student.model = "small_cnn"
+    config.teacher.model = config.student.model = "small_cnn"
     config.reference = ""
-    if variant == "taught":
-        methods = TAUGHT
-    elif variant == "smoke":
-        methods = TAUGHT[:2]
-    elif variant == "alone":
-        config.teacher.model = NO_TEACHER
-        methods = ("dlb", "ps_kd")
-    elif variant == "mutual":
-        config.teacher.model = NO_TEACHER
-        methods = ("dml",)
-    elif variant == "shake":
-        config.stages = {"teacher": recipes.stage(config, "small_cnn")}
-        config.teacher.stage = "teacher/alone"
-        methods = ("shake",)
-    else:
-        raise ValueError(
-            f"unknown variant '{variant}'; known: taught, alone, mutual, shake, smoke"
-        )
-    config.students = arms.plain_and_spaced(*methods)
-    if methods[0] not in TAUGHT:
-        config.students.update(arms.as_many_updates(*methods))
+    if variant not in PARTS:
+        raise ValueError(f"unknown variant '{variant}'; known: {', '.join(PARTS)}")
+    config.students = PARTS[variant](config)
     config.students.baseline = student(plan="none")
-    if variant == "smoke":
-        config.num_seeds = 1
-        config.num_epochs = 3
     return config
+
+
+def taught(config):
+    del config
+    return arms.plain_and_spaced(*TAUGHT)
+
+
+def alone(config):
+    config.teacher.model = NO_TEACHER
+    methods = "dlb", "ps_kd"
+    return arms.plain_and_spaced(*methods) | arms.as_many_updates(*methods)
+
+
+def mutual(config):
+    config.teacher.model = NO_TEACHER
+    return arms.plain_and_spaced("dml") | arms.as_many_updates("dml")
+
+
+def shake(config):
+    config.stages = {"first": recipes.stage(config, "small_cnn")}
+    config.teacher.stage = "first/alone"
+    return arms.plain_and_spaced("shake") | arms.as_many_updates("shake")
+
+
+def ban(config):
+    recipes.born_again(config)
+    return {"ban_plain": student(plan="offline"), "ban_spaced": student(plan="spaced")}
+
+
+def takd(config):
+    config.stages = {"first": recipes.stage(config, "small_cnn")}
+    config.tutor.stage = "first/alone"
+    config.teacher.method = "kd"
+    config.teacher.feature_weight = config.student.feature_weight = 0.0
+    return {
+        "takd_plain": student(plan="offline"),
+        "takd_spaced": student(plan="spaced"),
+    }
+
+
+def teaches(method):
+    def students(config):
+        config.teacher.method = method
+        return {
+            f"{method}_teaches_plain": student(plan="online"),
+            f"{method}_teaches_spaced": student(plan="spaced"),
+        }
+
+    return students
+
+
+def smoke(config):
+    config.num_seeds = 1
+    config.num_epochs = 3
+    return arms.plain_and_spaced(*TAUGHT[:2])
+
+
+PARTS = {
+    "taught": taught,
+    "alone": alone,
+    "mutual": mutual,
+    "shake": shake,
+    "ban": ban,
+    "takd": takd,
+    "dlb_teaches": teaches("dlb"),
+    "ps_kd_teaches": teaches("ps_kd"),
+    "smoke": smoke,
+}
