@@ -1,9 +1,11 @@
 r"""Every distillation method on handwritten digits, plain and spaced, minutes on a CPU.
 
-    for part in taught alone mutual shake ban takd dlb_teaches ps_kd_teaches; do
-      python -m spaced_kd.main --config=configs/digits_methods.py:$part \
-          --workdir=runs/digits_methods/$part
-    done
+    python -m spaced_kd.main --config=configs/digits_methods.py:taught \
+        --workdir=runs/digits_methods/taught
+
+and likewise the parts alone, mutual, shake, ban, takd, dlb_teaches and ps_kd_teaches;
+then the table:
+
     python benchmarks/methods_table.py runs/digits_methods
 
 The images and networks of configs/digits.py, 5 seeds. Each method as its authors set it
@@ -34,7 +36,8 @@ def get_config(variant: str = "taught"):
     config.reference = ""
     if variant not in PARTS:
         raise ValueError(f"unknown variant '{variant}'; known: {', '.join(PARTS)}")
-    config.students = PARTS[variant](config)
+    part = PARTS[variant]
+    config.students = part(config)
     config.students.baseline = student(plan="none")
     return config
 

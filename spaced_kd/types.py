@@ -52,7 +52,7 @@ class ModelOutput(NamedTuple):
       those of the deepest exit. None: no branches.
     branch_features: [B, K, D] float32, what the branches' heads read, in this order.
     maps: [B, H, W, D] each, what the network's stages give, the shallowest first, in
-      its own dtype; () unless the model has `with_maps`.
+      its own dtype; None unless the model has `with_maps`.
     """
 
     logits: jax.Array
@@ -60,7 +60,7 @@ class ModelOutput(NamedTuple):
     soft_logits: jax.Array | None = None
     branch_logits: jax.Array | None = None
     branch_features: jax.Array | None = None
-    maps: tuple[jax.Array, ...] = ()
+    maps: tuple[jax.Array, ...] | None = None
 
 
 class Predictions(NamedTuple):

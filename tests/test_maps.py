@@ -45,6 +45,6 @@ def test_maps_change_nothing_else_and_end_in_the_features():
     expected, variables = start(plain)
     outputs, same = start(plain.clone(with_maps=True))
     chex.assert_trees_all_equal(same, variables)
-    chex.assert_trees_all_equal(outputs._replace(maps=()), expected)
+    chex.assert_trees_all_equal(outputs._replace(maps=None), expected)
     means = outputs.maps[-1].mean((1, 2))
     chex.assert_trees_all_close(means, outputs.features, rtol=1e-6)

@@ -41,9 +41,9 @@ class Model(nn.Module):
     remat: bool = False
     with_maps: bool = False
 
-    def kept(self, maps: Iterable[jax.Array]) -> tuple[jax.Array, ...]:
+    def kept(self, maps: Iterable[jax.Array]) -> tuple[jax.Array, ...] | None:
         """Return `ModelOutput.maps`: these, if the network was asked for them."""
-        return tuple(maps) if self.with_maps else ()
+        return tuple(maps) if self.with_maps else None
 
 
 class TwoHeaded(Model):
