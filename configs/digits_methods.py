@@ -17,7 +17,7 @@ teacher learns by the method, the students by `kd` (paper Table 4).
 Where a spaced student makes two updates of a batch, METHOD_twice makes both at once.
 DLB's and PS-KD's are two updates of one network: METHOD_longer makes as many in twice
 the epochs.
-Hardware: 2 CPU cores, 20 minutes in all. docs/methods.md has the table.
+Hardware: 2 CPU cores, 18 minutes in all. docs/methods.md has the table.
 Variants: the parts (`:taught` is the default), `:smoke` (seconds).
 """
 

@@ -116,6 +116,14 @@ class Method(NamedTuple):
         )
 
 
+def no_params(
+    key: jax.Array, student: ModelOutput, teacher: ModelOutput | None
+) -> Params:
+    """Return {}: the `init` of a method without parameters of its own."""
+    del key, student, teacher
+    return {}
+
+
 def make_soft_loss(
     config: MethodConfig,
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:

@@ -15,7 +15,7 @@ whose evaluation is the mean of both heads' logits.
 """
 
 from spaced_kd.config import MethodConfig
-from spaced_kd.methods.base import Method, Sizes, make_mixture
+from spaced_kd.methods.base import Method, Sizes, make_mixture, no_params
 from spaced_kd.parallel import BatchAxis
 
 
@@ -28,12 +28,8 @@ def make(config: MethodConfig, axis: BatchAxis, sizes: Sizes) -> Method:
     del sizes
     mixture = make_mixture(config, axis)
 
-    def init(key, student, teacher):
-        del key, student, teacher
-        return {}
-
     def loss(params, student, teacher, batch, now):
         del params, now
         return mixture(student, teacher.logits, batch)
 
-    return Method(init, loss, needs_soft_head=True)
+    return Method(no_params, loss, needs_soft_head=True)

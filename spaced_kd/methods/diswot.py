@@ -25,7 +25,7 @@ import jax.numpy as jnp
 
 from spaced_kd import losses
 from spaced_kd.config import MethodConfig
-from spaced_kd.methods.base import Method, Sizes, make_mixture, taught_logits
+from spaced_kd.methods.base import Method, Sizes, make_mixture, no_params, taught_logits
 from spaced_kd.parallel import BatchAxis
 
 
@@ -86,10 +86,6 @@ def make(config: MethodConfig, axis: BatchAxis, sizes: Sizes) -> Method:
     del sizes
     mixture = make_mixture(config, axis)
 
-    def init(key, student, teacher):
-        del key, student, teacher
-        return {}
-
     def loss(params, student, teacher, batch, now):
         del params, now
         total, metrics = mixture(student, teacher.logits, batch)
@@ -99,4 +95,4 @@ def make(config: MethodConfig, axis: BatchAxis, sizes: Sizes) -> Method:
         total += config.diswot_relation * relation + config.diswot_semantic * semantic
         return total, metrics | {"relation_loss": relation, "semantic_loss": semantic}
 
-    return Method(init, loss, needs_maps=True)
+    return Method(no_params, loss, needs_maps=True)

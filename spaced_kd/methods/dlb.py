@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from spaced_kd import losses, state
 from spaced_kd.config import MethodConfig
-from spaced_kd.methods.base import Memory, Method, Sizes, make_soft_loss
+from spaced_kd.methods.base import Memory, Method, Sizes, make_soft_loss, no_params
 from spaced_kd.parallel import BatchAxis
 from spaced_kd.types import Batch
 
@@ -34,10 +34,6 @@ def make(config: MethodConfig, axis: BatchAxis, sizes: Sizes) -> Method:
       ConfigError: unknown soft loss.
     """
     soft_fn = make_soft_loss(config)
-
-    def init(key, student, teacher):
-        del key, student, teacher
-        return {}
 
     def loss(params, student, teacher, batch, now):
         del params, teacher
@@ -58,7 +54,7 @@ def make(config: MethodConfig, axis: BatchAxis, sizes: Sizes) -> Method:
         lambda student, teacher: _nothing_yet(sizes), _remember(axis), _extend(axis)
     )
     return Method(
-        init,
+        no_params,
         loss,
         needs_teacher=False,
         trains=(state.TRUNK,),

@@ -19,7 +19,7 @@ from jax import lax
 
 from spaced_kd import losses, state
 from spaced_kd.config import MethodConfig
-from spaced_kd.methods.base import Method, Phase, Sizes, make_soft_loss
+from spaced_kd.methods.base import Method, Phase, Sizes, make_soft_loss, no_params
 from spaced_kd.parallel import BatchAxis
 
 
@@ -34,10 +34,6 @@ def make(config: MethodConfig, axis: BatchAxis, sizes: Sizes) -> Method:
     """
     del sizes
     soft_fn = make_soft_loss(config)
-
-    def init(key, student, teacher):
-        del key, student, teacher
-        return {}
 
     def loss_of(logits, other, batch, prefix):
         hard = losses.cross_entropy(logits, batch.label, config.label_smoothing)
@@ -60,7 +56,7 @@ def make(config: MethodConfig, axis: BatchAxis, sizes: Sizes) -> Method:
         return first + second, first_parts | second_parts
 
     return Method(
-        init,
+        no_params,
         both,
         needs_teacher=False,
         trains=(state.TRUNK, state.PEER),

@@ -2,7 +2,7 @@
 
 from spaced_kd import losses, state
 from spaced_kd.config import MethodConfig
-from spaced_kd.methods.base import Method, Sizes
+from spaced_kd.methods.base import Method, Sizes, no_params
 from spaced_kd.parallel import BatchAxis
 
 
@@ -15,14 +15,10 @@ def make(config: MethodConfig, axis: BatchAxis, sizes: Sizes) -> Method:
 def make_loss(axis: BatchAxis, label_smoothing: float = 0.0) -> Method:
     """Return the method: for the teacher, and for a student's steps on labels alone."""
 
-    def init(key, student, teacher):
-        del key, student, teacher
-        return {}
-
     def loss(params, student, teacher, batch, now):
         del params, teacher, now
         per_example = losses.cross_entropy(student.logits, batch.label, label_smoothing)
         hard_loss = losses.batch_mean(per_example, batch.mask, axis)
         return hard_loss, {"hard_loss": hard_loss}
 
-    return Method(init, loss, needs_teacher=False, trains=(state.TRUNK,))
+    return Method(no_params, loss, needs_teacher=False, trains=(state.TRUNK,))

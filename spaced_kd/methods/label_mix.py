@@ -22,7 +22,7 @@ import jax
 
 from spaced_kd import losses
 from spaced_kd.config import MethodConfig
-from spaced_kd.methods.base import Method, Sizes, taught_logits
+from spaced_kd.methods.base import Method, Sizes, no_params, taught_logits
 from spaced_kd.parallel import BatchAxis
 
 
@@ -54,10 +54,6 @@ def make(config: MethodConfig, axis: BatchAxis, sizes: Sizes) -> Method:
     del sizes
     share = config.kd_weight
 
-    def init(key, student, teacher):
-        del key, student, teacher
-        return {}
-
     def loss(params, student, teacher, batch, now):
         del params, now
         hard = label_distance(student.logits, batch.label, config.label_smoothing)
@@ -69,4 +65,4 @@ def make(config: MethodConfig, axis: BatchAxis, sizes: Sizes) -> Method:
         total = (1 - share) * hard_loss + share * soft_loss
         return total, {"hard_loss": hard_loss, "soft_loss": soft_loss}
 
-    return Method(init, loss)
+    return Method(no_params, loss)

@@ -20,7 +20,7 @@ from jax import lax
 
 from spaced_kd import losses
 from spaced_kd.config import MethodConfig
-from spaced_kd.methods.base import Method, Sizes
+from spaced_kd.methods.base import Method, Sizes, no_params
 from spaced_kd.parallel import BatchAxis
 
 
@@ -60,10 +60,6 @@ def make(config: MethodConfig, axis: BatchAxis, sizes: Sizes) -> Method:
     """
     del sizes
 
-    def init(key, student, teacher):
-        del key, student, teacher
-        return {}
-
     def loss(params, student, teacher, batch, now):
         del params, now
         logits = student.logits
@@ -75,4 +71,4 @@ def make(config: MethodConfig, axis: BatchAxis, sizes: Sizes) -> Method:
         hard_loss = losses.batch_mean(hard, batch.mask, axis)
         return total, {"hard_loss": hard_loss, "soft_loss": total}
 
-    return Method(init, loss)
+    return Method(no_params, loss)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from spaced_kd import losses, state
 from spaced_kd.config import MethodConfig
-from spaced_kd.methods.base import Memory, Method, Sizes
+from spaced_kd.methods.base import Memory, Method, Sizes, no_params
 from spaced_kd.parallel import BatchAxis
 
 
@@ -30,10 +30,6 @@ def make(config: MethodConfig, axis: BatchAxis, sizes: Sizes) -> Method:
     Its metric own_share is a.
     """
     epochs = -(-sizes.updates // sizes.steps_per_epoch)
-
-    def init(key, student, teacher):
-        del key, student, teacher
-        return {}
 
     def loss(params, student, teacher, batch, now):
         del params, teacher
@@ -61,7 +57,7 @@ def make(config: MethodConfig, axis: BatchAxis, sizes: Sizes) -> Method:
         return memory.at[rows].set(predicted, mode="drop")
 
     return Method(
-        init,
+        no_params,
         loss,
         needs_teacher=False,
         trains=(state.TRUNK,),

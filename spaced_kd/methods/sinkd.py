@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from spaced_kd.config import MethodConfig
-from spaced_kd.methods.base import Method, Sizes, make_mixture, taught_logits
+from spaced_kd.methods.base import Method, Sizes, make_mixture, no_params, taught_logits
 from spaced_kd.parallel import BatchAxis
 
 _NEVER = -1e30
@@ -69,10 +69,6 @@ def make(config: MethodConfig, axis: BatchAxis, sizes: Sizes) -> Method:
     del sizes
     mixture = make_mixture(config, axis)
 
-    def init(key, student, teacher):
-        del key, student, teacher
-        return {}
-
     def loss(params, student, teacher, batch, now):
         del params, now
         total, metrics = mixture(student, teacher.logits, batch)
@@ -87,4 +83,4 @@ def make(config: MethodConfig, axis: BatchAxis, sizes: Sizes) -> Method:
         total = total + config.sinkd_weight * distance
         return total, metrics | {"sinkhorn_loss": distance}
 
-    return Method(init, loss)
+    return Method(no_params, loss)

@@ -23,7 +23,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from spaced_kd.config import MethodConfig
-from spaced_kd.methods.base import Memory, Method, Sizes, make_mixture, taught_logits
+from spaced_kd.methods.base import (
+    Memory,
+    Method,
+    Sizes,
+    make_mixture,
+    no_params,
+    taught_logits,
+)
 from spaced_kd.parallel import BatchAxis
 
 _TINY = 1e-15
@@ -41,10 +48,6 @@ def make(config: MethodConfig, axis: BatchAxis, sizes: Sizes) -> Method:
     mixture = make_mixture(config, axis)
     start, end = config.taid_start, config.taid_end
 
-    def init(key, student, teacher):
-        del key, student, teacher
-        return {}
-
     def loss(params, student, teacher, batch, now):
         del params
         share = start + (end - start) * now.step / sizes.updates
@@ -55,7 +58,9 @@ def make(config: MethodConfig, axis: BatchAxis, sizes: Sizes) -> Method:
         total, metrics = mixture(student, targets, batch)
         return total, metrics | {"target_share": share}
 
-    return Method(init, loss, memory=_pace(config) if config.taid_adaptive else None)
+    return Method(
+        no_params, loss, memory=_pace(config) if config.taid_adaptive else None
+    )
 
 
 def _pace(config: MethodConfig) -> Memory:
