@@ -43,6 +43,10 @@ WITH_TRAINED_TEACHER = ("shake",)
 TWO_WAY = (*WITH_PEER, *WITH_TRAINED_TEACHER)
 """Methods that train two networks, or parts, which learn from one another."""
 
+LEADING = (*SELF_TAUGHT, *TWO_WAY)
+"""Methods whose spaced student also learns the batches when they come: ahead of a
+replay a network leads itself, or one of the two leads the other."""
+
 WITH_TWO_HEADS = ("dho",)
 """Methods that need a network with a head of its own for soft targets."""
 

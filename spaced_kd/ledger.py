@@ -1,7 +1,7 @@
 """What a run costs, counted from its plan: passes, images, and plan.json."""
 
 from spaced_kd import schedule, steps
-from spaced_kd.config import NO_TEACHER, SELF_TAUGHT, TWO_WAY, Config
+from spaced_kd.config import LEADING, NO_TEACHER, Config
 from spaced_kd.experiment import Experiment, Networks
 from spaced_kd.parallel import BatchAxis
 from spaced_kd.schedule import METHOD, REPLAY, Evaluate, Lockstep, Replay, Tick
@@ -120,8 +120,7 @@ def summary(parts: Experiment) -> list[str]:
         if rounds:
             line += f", {rounds} replay{'s' if rounds > 1 else ''}"
         if left:
-            leads = student.method in (*SELF_TAUGHT, *TWO_WAY)
-            what = "replayed" if leads else "learned"
+            what = "replayed" if student.method in LEADING else "learned"
             line += f"; {left:,} batches of the stream are never {what}"
         lines.append(line)
     return lines

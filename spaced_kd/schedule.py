@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from spaced_kd.config import (
-    SELF_TAUGHT,
+    LEADING,
     TWO_WAY,
     WITHOUT_TEACHER,
     StudentConfig,
@@ -167,7 +167,7 @@ def offline(name: str, student: StudentConfig, clock: Clock) -> Course:
 
 def constant_ahead(name: str, student: StudentConfig, clock: Clock) -> Course:
     """Follow a teacher that stays I updates ahead and is never frozen (Table 11)."""
-    if _leads_itself(student):
+    if student.method in LEADING:
         raise ConfigError(
             f"student '{name}': plan='constant_ahead' needs a teacher apart, and with "
             f"method='{student.method}' a network is its own; take plan='spaced'."
@@ -229,7 +229,7 @@ def interval_steps(name: str, student: StudentConfig, clock: Clock) -> int:
     interval = space_interval_steps(student, per_epoch)
     field = f"config.students.{name}.space_interval_epochs={epochs:g}"
     if interval < 1:
-        instead = "interleaved" if _leads_itself(student) else "online"
+        instead = "interleaved" if student.method in LEADING else "online"
         # Rounded up, so that the value in the message works when typed in.
         smallest = math.ceil(1e4 / per_epoch) / 1e4
         raise ConfigError(
@@ -291,11 +291,6 @@ def _shown(name: str, student: StudentConfig, span: Span) -> Span:
 def _is_released(student: StudentConfig) -> bool:
     self_kd = student.plan == "spaced" and student.method == "self_kd"
     return self_kd and student.trigger == "released"
-
-
-def _leads_itself(student: StudentConfig) -> bool:
-    """Whether a student that replays also learns the batches when they come."""
-    return student.method in (*SELF_TAUGHT, *TWO_WAY)
 
 
 def _own_kinds(student: StudentConfig) -> tuple[str, str]:
@@ -399,7 +394,7 @@ def _course(name: str, student: StudentConfig, clock: Clock, teacher: bool) -> C
     course = SCHEDULES[student.plan](name, student, own)
     shown = ((at, _shown(name, student, span)) for at, span in course.replays)
     course = course._replace(replays=tuple(shown))
-    if _leads_itself(student):
+    if student.method in LEADING:
         return _lead_itself(name, student, course, own)
     return course
 

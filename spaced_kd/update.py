@@ -47,8 +47,8 @@ def make_update(network: Network, phase: Phase, axis: BatchAxis) -> Update:
 
     The result is (state, outputs, metrics); the outputs are those of the forward pass
     that the update came from; with SAM, like metrics and memory, of its first pass.
-    stream_step, the place of the teacher's latest batch in
-    the stream, is the time of a schedule on its clock.
+    stream_step, the place of the teacher's latest batch in the stream, is the time of a
+    schedule on its clock.
 
     Args:
       network: what learns.

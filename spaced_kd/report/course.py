@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from spaced_kd.config import SELF_TAUGHT, TWO_WAY
+from spaced_kd.config import LEADING, SELF_TAUGHT, TWO_WAY
 from spaced_kd.schedule import HARD, LEAD, METHOD, REPLAY
 
 SHOWN_PERIODS = 4
@@ -68,8 +68,7 @@ def learns_alone(plan: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
       plan: `plan.json`.
       settings: the student's part of the config.
     """
-    own = settings["method"] in (*SELF_TAUGHT, *TWO_WAY)
-    return own or "teacher" not in plan["networks"]
+    return settings["method"] in LEADING or "teacher" not in plan["networks"]
 
 
 def is_taught_by_finished(plan: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
