@@ -1,182 +1,121 @@
 """Curvature against explicit Hessians, quadratics of known trace, and each other."""
 
-from typing import cast
-
+import curved
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import flatten_util
 
-from spaced_kd import losses
-from spaced_kd.analysis import hessian
+from spaced_kd.analysis import curvature
 from spaced_kd.errors import ConfigError
-from spaced_kd.models.small_cnn import SmallCNN
-from spaced_kd.types import ModelOutput
 
-rng = np.random.default_rng(0)
-SYMMETRIC = (lambda a: jnp.asarray(a + a.T, jnp.float32))(rng.normal(size=(6, 6)))
+SYMMETRIC = (lambda a: a + a.T)(np.random.default_rng(0).normal(size=(6, 6)))
 POINT = {"a": jnp.ones(4), "b": {"c": jnp.full(2, 2.0)}}
 
 
-def quadratic(params, chunk):
-    """w'Aw / 2, of Hessian A, for each of the chunk's examples."""
-    w, _ = flatten_util.ravel_pytree(params)
-    return len(chunk) * 0.5 * w @ SYMMETRIC @ w
+def test_a_product_is_the_explicit_hessians():
+    """Through convolutions, BatchNorm in eval mode and ReLU."""
+    risk = curved.classifier(1)
+    flat, unravel = flatten_util.ravel_pytree(risk.params)
+    vector = np.random.default_rng(1).normal(size=flat.size)
+    (chunk,) = risk.chunks
+    mean = lambda p: risk.loss_sum(p, risk.fixed, chunk) / risk.num_examples
+    product = jax.jit(lambda v: curvature.hvp(mean, risk.params, unravel(v)))
+    found, _ = flatten_util.ravel_pytree(product(jnp.asarray(vector, jnp.float32)))
+    expected = curved.explicit_hessian() @ vector
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-IMAGES = jnp.asarray(rng.normal(size=(12, 4, 4, 2)), jnp.float32)
-LABELS = jnp.asarray(rng.integers(0, 3, 12))
-
-
-def classifier():
-    """A small CNN's summed cross-entropy in eval mode, and its parameters."""
-    model = SmallCNN(3, channels=(2, 3))
-    variables = model.init(jax.random.key(0), IMAGES, train=False)
-
-    def loss_sum(params, chunk):
-        rest = {k: v for k, v in variables.items() if k != "params"}
-        outputs = model.apply({"params": params, **rest}, chunk[0], train=False)
-        logits = cast(ModelOutput, outputs).logits
-        return losses.cross_entropy(logits, chunk[1]).sum()
-
-    return loss_sum, variables["params"]
-
-
-def chunked(count):
-    size = len(LABELS) // count
-    return [
-        (IMAGES[k : k + size], LABELS[k : k + size])
-        for k in range(0, len(LABELS), size)
-    ]
+@pytest.mark.parametrize(("num_chunks", "num_devices"), [(1, 1), (3, 1), (2, 4)])
+def test_the_exact_trace_is_the_explicit_hessians(num_chunks, num_devices):
+    """Whole and block by block, whatever padding chunks and devices need."""
+    risk = curved.classifier(num_chunks, num_devices)
+    found = curvature.exact_trace(risk)
+    diagonal = np.diag(curved.explicit_hessian())
+    np.testing.assert_allclose(found.mean, diagonal.sum(), rtol=1e-5)
+    assert found.standard_error == 0
+    blocks = curved.places(risk.params)
+    assert set(found.layers) == set(blocks)
+    for name, place in blocks.items():
+        expected = diagonal[place].sum()
+        np.testing.assert_allclose(found.layers[name].mean, expected, rtol=1e-4)
 
 
 @pytest.fixture(scope="module")
-def small():
-    """A small CNN, its explicit Hessian of the mean loss."""
-    loss_sum, params = classifier()
-    flat, unravel = flatten_util.ravel_pytree(params)
-    mean = lambda w: loss_sum(unravel(w), (IMAGES, LABELS)) / len(LABELS)
-    return loss_sum, params, np.asarray(jax.jit(jax.hessian(mean))(flat))
+def estimate():
+    """Of the small CNN, by 200 probes, of all images at once."""
+    risk = curved.classifier(1)
+    return curvature.trace(risk, jax.random.key(3), num_probes=200)
 
 
-def test_a_product_is_the_explicit_hessians(small):
-    """Through convolutions, BatchNorm in eval mode and ReLU."""
-    loss_sum, params, explicit = small
-    flat, unravel = flatten_util.ravel_pytree(params)
-    vector = jnp.asarray(rng.normal(size=flat.size), jnp.float32)
-    mean = lambda p: loss_sum(p, (IMAGES, LABELS)) / len(LABELS)
-    found = jax.jit(lambda v: hessian.hvp(mean, params, unravel(v)))(vector)
-    found, _ = flatten_util.ravel_pytree(found)
-    np.testing.assert_allclose(found, explicit @ vector, rtol=2e-3, atol=2e-5)
+@pytest.mark.parametrize(("num_chunks", "num_devices"), [(4, 1), (2, 4)])
+def test_neither_chunks_nor_devices_change_a_sample(estimate, num_chunks, num_devices):
+    """The same probes for every part, or each would be a trace of another sample."""
+    risk = curved.classifier(num_chunks, num_devices)
+    parts = curvature.trace(risk, jax.random.key(3), num_probes=200)
+    scale = np.abs(estimate.samples).max()
+    np.testing.assert_allclose(parts.samples, estimate.samples, atol=1e-5 * scale)
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_the_exact_trace_is_the_explicit_hessians(small, count):
-    loss_sum, params, explicit = small
-    found = hessian.exact_trace(loss_sum, params, chunked(count), len(LABELS))
-    np.testing.assert_allclose(found, np.trace(explicit), rtol=1e-4)
+def test_samples_scatter_about_the_explicit_trace(estimate):
+    """Whole and block by block, by their own standard errors; blocks add up."""
+    diagonal = np.diag(curved.explicit_hessian())
+    assert abs(estimate.mean - diagonal.sum()) < 4 * estimate.standard_error
+    parts = [layer.mean for layer in estimate.layers.values()]
+    np.testing.assert_allclose(sum(parts), estimate.mean, rtol=1e-9)
+    for name, place in curved.places(curved.variables()["params"]).items():
+        layer = estimate.layers[name]
+        error = abs(layer.mean - diagonal[place].sum())
+        assert error < 4.5 * layer.standard_error + 1e-6, name
 
 
-def test_chunks_change_nothing_and_layers_add_up(small):
-    """The same probes for every chunk, or each would be a trace of another sample."""
-    loss_sum, params, explicit = small
-    run = lambda count: hessian.trace(
-        loss_sum,
-        params,
-        chunked(count),
-        len(LABELS),
-        jax.random.key(3),
-        num_probes=200,
-    )
-    whole, parts = run(1), run(4)
-    np.testing.assert_allclose(parts.samples, whole.samples, rtol=1e-3, atol=1e-5)
-    sizes = {
-        "/".join(k.key for k in path): leaf.size
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-    }
-    assert set(whole.layers) == set(sizes)
-    np.testing.assert_allclose(
-        sum(layer.mean for layer in whole.layers.values()), whole.mean, rtol=1e-6
-    )
-    assert abs(whole.mean - np.trace(explicit)) < 4 * whole.standard_error
-    # Each layer's own block, found by its place in the flat vector.
-    place = 0
-    for name, size in sizes.items():
-        block = np.trace(explicit[place : place + size, place : place + size])
-        layer = whole.layers[name]
-        assert abs(layer.mean - block) < 4.5 * layer.standard_error + 1e-6, name
-        place += size
+def test_a_linear_classifiers_trace_is_its_closed_form():
+    """Convex: the Hessian is the Gauss-Newton matrix, mean of xx' (diag p - pp')."""
+    found = curvature.exact_trace(curved.regression())
+    expected = np.trace(curved.regression_hessian())
+    np.testing.assert_allclose(found.mean, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("probe", hessian.PROBES)
+@pytest.mark.parametrize("probe", curvature.PROBES)
 def test_samples_have_the_mean_and_variance_that_theory_says(probe):
     """On a quadratic, whose Hessian is known everywhere."""
-    found = hessian.trace(
-        quadratic,
-        POINT,
-        [jnp.zeros(3), jnp.zeros(3)],
-        6,
-        jax.random.key(0),
-        num_probes=20_000,
-        probe=probe,
-    )
-    matrix = np.asarray(SYMMETRIC, np.float64)
-    squares = (matrix**2).sum()
+    risk = curved.quadratic(SYMMETRIC, POINT)
+    found = curvature.trace(risk, jax.random.key(0), num_probes=20_000, probe=probe)
+    squares = (SYMMETRIC**2).sum()
     if probe == "rademacher":
-        squares -= (np.diag(matrix) ** 2).sum()
-    assert abs(found.mean - np.trace(matrix)) < 4 * found.standard_error
+        squares -= (np.diag(SYMMETRIC) ** 2).sum()
+    assert found.standard_error is not None
+    assert abs(found.mean - np.trace(SYMMETRIC)) < 4 * found.standard_error
     np.testing.assert_allclose(found.samples.var(), 2 * squares, rtol=0.05)
     error = np.sqrt(2 * squares / 20_000)
     np.testing.assert_allclose(found.standard_error, error, rtol=0.05)
 
 
-def test_hutch_plus_plus_is_exact_where_the_sketch_spans_the_range():
-    """Of six dimensions four of rank, by five probes; and better than Hutchinson."""
-    values = np.array([9.0, -4.0, 2.0, 0.5, 0.0, 0.0])
-    vectors, _ = np.linalg.qr(rng.normal(size=(6, 6)))
-    matrix = jnp.asarray(vectors * values @ vectors.T, jnp.float32)
-    loss = lambda w, chunk: len(chunk) * 0.5 * w @ matrix @ w
-    found = hessian.hutch_plus_plus(
-        loss, jnp.ones(6), [jnp.zeros(2)], 2, jax.random.key(1), num_products=15
-    )
-    np.testing.assert_allclose(found, values.sum(), rtol=1e-4)
+def test_a_single_probe_has_no_standard_error():
+    """A figure without an error bar, not one of length 0 or NaN."""
+    risk = curved.quadratic(SYMMETRIC)
+    found = curvature.trace(risk, jax.random.key(0), num_probes=1)
+    assert found.standard_error is None
 
 
-def test_hutch_plus_plus_is_unbiased_and_errs_less_than_hutchinson():
-    """At equal products, on a spectrum that falls; the other's error by its formula."""
-    size, products, runs = 60, 30, 10
-    vectors, _ = np.linalg.qr(rng.normal(size=(size, size)))
-    matrix = vectors * (1.0 / np.arange(1, size + 1) ** 1.5) @ vectors.T
-    held = jnp.asarray(matrix, jnp.float32)
-    loss = lambda w, chunk: len(chunk) * 0.5 * w @ held @ w
-    errors = np.array(
-        [
-            hessian.hutch_plus_plus(
-                loss,
-                jnp.ones(size),
-                [jnp.zeros(2)],
-                2,
-                jax.random.key(seed),
-                num_products=products,
-            )
-            - np.trace(matrix)
-            for seed in range(runs)
-        ]
-    )
-    assert abs(errors.mean()) < 4 * errors.std(ddof=1) / np.sqrt(runs)
-    squares = (matrix**2).sum() - (np.diag(matrix) ** 2).sum()
-    assert np.sqrt((errors**2).mean()) < 0.5 * np.sqrt(2 * squares / products)
+def test_more_probes_need_no_more_memory():
+    """What the compiled program reserves beside its arguments and results."""
+    risk = curved.regression(1)
+    (chunk,) = risk.chunks
+
+    def reserved(num_probes):
+        program = curvature.quadratic_forms(risk.loss_sum, risk.group, "rademacher")
+        keys = curvature.keys_of(jax.random.key(0), num_probes)
+        compiled = program.lower((risk.params, risk.fixed, keys), chunk).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert reserved(4) > 4 * 96
+    assert reserved(16) == reserved(4)
 
 
 def test_an_unknown_probe_is_told():
+    """With the nearest name."""
+    risk = curved.quadratic(SYMMETRIC)
     with pytest.raises(ConfigError, match="probe='gausian' is unknown; did you mean"):
-        hessian.trace(
-            quadratic,
-            POINT,
-            [jnp.zeros(1)],
-            1,
-            jax.random.key(0),
-            num_probes=1,
-            probe="gausian",
-        )
+        curvature.trace(risk, jax.random.key(0), num_probes=1, probe="gausian")
