@@ -68,8 +68,8 @@ def test_ritz_values_are_those_of_a_krylov_space_by_qr():
 def test_an_exhausted_krylov_space_ends_the_iteration():
     """A multiple of the identity is known after one step; the next would divide 0/0."""
     (found,) = run(curved.quadratic(2 * np.eye(4)), 4)
-    np.testing.assert_allclose(found.values, 2)
-    np.testing.assert_allclose(found.weights.sum(), 1)
+    np.testing.assert_allclose(found.values, 2, rtol=1e-5)
+    np.testing.assert_allclose(found.weights.sum(), 1, rtol=1e-6)
 
 
 def test_quadrature_gives_hutchinsons_samples():
