@@ -36,7 +36,7 @@ MOMENTS = ("last", "snapshots")
 """Weights to look at: those saved last, or also all that were kept along training."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Run:
     """A run's config, data and architectures; in float32, whatever it trained in.
 
@@ -120,7 +120,7 @@ class Run:
         image = np.concatenate(batches)[: len(split.label)]
         return Split(image, split.label)
 
-    def prepare(self, image: jax.Array) -> jax.Array:
+    def prepare(self, image: Any) -> jax.Array:
         """Return what networks see of stored images.
 
         Args:
@@ -132,8 +132,8 @@ class Run:
         return prepare_eval(image, self.spec)
 
     @functools.cache  # noqa: B019
-    def predict_program(self, model: Model, num_examples: int) -> evaluate.Predict:
-        """Return the compiled `evaluate.make_predict` of an architecture."""
+    def predict_program(self, model: Any, num_examples: int) -> Any:
+        """Return `evaluate.make_predict` of an architecture (`Model`)."""
         return evaluate.make_predict(
             model, self.group, num_examples, self.config.data.eval_batch_size, self.spec
         )
@@ -260,7 +260,8 @@ class Subject:
           variables: of this architecture, in place of its own.
           split: in memory.
         """
-        program = self.run.predict_program(self.model, len(split.label))
+        model: Any = self.model
+        program = self.run.predict_program(model, len(split.label))
         return program(variables, split.image)
 
 
