@@ -120,7 +120,7 @@ def classifier(num_chunks=3, num_devices=1):
 
 @functools.cache
 def explicit_hessian():
-    """Return the small CNN's Hessian by `jax.hessian`, [P, P], of all images at once."""
+    """Return the small CNN's Hessian by `jax.hessian`, [P, P], of all images."""
     risk = classifier(1)
     flat, unravel = flatten_util.ravel_pytree(risk.params)
     (whole,) = risk.chunks

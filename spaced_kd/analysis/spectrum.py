@@ -73,50 +73,63 @@ def lanczos(
     return found
 
 
-def density(runs: Sequence[Lanczos], grid: np.ndarray, width: float) -> np.ndarray:
-    """Return the density of eigenvalues, which integrates to 1.
+def quadrature(runs: Sequence[Lanczos]) -> tuple[np.ndarray, np.ndarray]:
+    """Return nodes and weights of the eigenvalues' distribution, weights of sum 1.
 
-    Stochastic Lanczos quadrature (Ghorbani et al., "An Investigation into Neural Net
-    Optimization via Hessian Eigenvalue Density", ICML 2019): the mean over starts of
-    the weighted Ritz values, each smeared into a Gaussian.
+    Stochastic Lanczos quadrature: for f of few bends, sum of weights f(nodes) is nearly
+    the mean of f over all eigenvalues (Ghorbani et al., "An Investigation into Neural
+    Net Optimization via Hessian Eigenvalue Density", ICML 2019).
 
     Args:
-      runs: from `lanczos`.
+      runs: from `lanczos`, of starts of their own.
+    """
+    nodes = np.concatenate([run.values for run in runs])
+    return nodes, np.concatenate([run.weights for run in runs]) / len(runs)
+
+
+def density(
+    nodes: np.ndarray, weights: np.ndarray, grid: np.ndarray, width: float
+) -> np.ndarray:
+    """Return the density of eigenvalues, each smeared into a Gaussian.
+
+    Args:
+      nodes: of `quadrature`.
+      weights: of `quadrature`.
       grid: [G] eigenvalues.
       width: standard deviation of the Gaussians, in units of eigenvalues, above 0.
 
     Returns:
-      [G] float64, per unit of eigenvalue.
+      [G] float64, per unit of eigenvalue; over the whole axis it integrates to 1.
     """
-    values = np.concatenate([run.values for run in runs])
-    weights = np.concatenate([run.weights for run in runs]) / len(runs)
-    from_values = (grid[:, None] - values) / width
-    return np.exp(-(from_values**2) / 2) @ weights / (width * np.sqrt(2 * np.pi))
+    away = (grid[:, None] - nodes) / width
+    return np.exp(-(away**2) / 2) @ weights / (width * np.sqrt(2 * np.pi))
 
 
 def hutch_plus_plus(
-    risk: Risk, key: jax.Array, *, num_products: int, probe: str = "rademacher"
+    risk: Risk, key: jax.Array, *, num_probes: int, probe: str = "rademacher"
 ) -> Trace:
     """Estimate the trace with most of the products spent on the largest eigenvalues.
 
     A third of the products sketches the range of H, a third gives its trace there
     exactly, the last one is Hutchinson's estimate of the rest (Meyer et al., "Hutch++:
     Optimal Stochastic Trace Estimation", SOSA 2021, Algorithm 1). Its error falls with
-    1 / products, Hutchinson's with the square root, at the price of the third's
-    vectors in memory, three times. The standard error is that of the last third.
+    1 / products, Hutchinson's with their square root, at the price of memory: about
+    six times `num_probes` vectors of all parameters, on one device. The standard error
+    is that of the last third, given the sketch.
 
     Args:
       risk: the loss, the place and the data.
       key: of the probes.
-      num_products: a multiple of 3, at most three times the number of parameters.
+      num_probes: of each third, so a third of the products; never more than there are
+        parameters.
       probe: a key of `curvature.PROBES`.
 
     Raises:
       ConfigError: unknown probe.
     """
     registry.lookup(PROBES, probe, "probe")
-    count = num_products // 3
     flat, unravel = flatten_util.ravel_pytree(risk.params)
+    count = min(num_probes, flat.size)
     held = _held(risk)
     program = _products(risk.loss_sum, risk.group)
     times = lambda v: program((risk.params, risk.fixed, risk.num_examples, v), held)
