@@ -19,6 +19,12 @@ class CheckpointConfig:
         low=0.0,
     )
     keep: int = option(2, "newest verified checkpoints that are kept", low=2)
+    snapshot_every: int = option(
+        0,
+        "keep each network's weights, and its teacher's, at every n-th of its "
+        "evaluations and at the last, for analyses along training; 0: none",
+        low=0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
