@@ -46,7 +46,9 @@ def _row(found: Found, network: str, loss: str) -> tuple[str, ...]:
     at = lambda *path: along.at("losses", loss, *path)
     error = found.spread(network, at("standard_error")).mean
     differences = (
-        "" if name == network else _change(found.difference(network, name, at("trace")))
+        ""
+        if network in ("teacher", name)
+        else _change(found.difference(network, name, at("trace")))
         for name in found.references
     )
     return (
@@ -131,13 +133,13 @@ def _layers(found: Found, looks: Mapping[str, Look], loss: str) -> Figure | None
     modules = list(dict.fromkeys(m for own in blocks.values() for m in own))
     if not names or not modules:
         return None
-    figure, axes = style.panel(0.22 * len(modules) + 0.6, names)
+    figure, axes = style.panel((0.1 + 0.08 * len(names)) * len(modules) + 0.6, names)
     places = {module: place for place, module in enumerate(modules)}
-    for name in names:
+    for name, shift in zip(names, np.linspace(-0.25, 0.25, len(names)), strict=True):
         own = blocks[name]
         axes.errorbar(
             np.array([spread.mean for spread in own.values()]),
-            [places[module] for module in own],
+            [places[module] + shift for module in own],
             xerr=[spread.std or 0.0 for spread in own.values()],
             fmt="o", markersize=4, capsize=2, color=looks[name]["color"],
         )  # fmt: skip
@@ -180,8 +182,11 @@ def _density(found: Found, looks: Mapping[str, Look], loss: str) -> Figure | Non
     for name in names:
         curves = [spectrum.density(*own, grid, width) for own in measured[name]]
         axes.plot(grid, np.mean(curves, 0), **looks[name])
-    axes.set_yscale("log")
-    axes.set_ylim(bottom=1e-7 / width)
+    # Down to a third of what a single eigenvalue of the largest network gives.
+    most = max(row.values["parameters"] for row in found.rows)
+    low, high = 0.3 / (most * width * np.sqrt(2 * np.pi)), 1 / width
+    style.logarithmic(axes, high / low)
+    axes.set_ylim(low, high)
     axes.set_xlabel(f"eigenvalue, {loss}")
     axes.set_ylabel("density")
     style.legend(figure, dict(looks), names)
