@@ -10,6 +10,7 @@ from typing import Any
 import ml_collections
 
 from spaced_kd import config as config_lib
+from spaced_kd import registry
 from spaced_kd.errors import ConfigError
 
 ConfigDict = Any
@@ -120,7 +121,20 @@ def _cell(name: str, grid: ConfigDict) -> Cell:
     overrides = grid.cells[name].to_dict()
     config: ConfigDict = grid.base.copy_and_resolve_references()
     try:
-        config.update_from_flattened_dict(overrides)
+        for path, value in overrides.items():
+            _set(config, path, value)
         return Cell(name, overrides, config_lib.from_config_dict(config))
-    except (ConfigError, KeyError, TypeError) as error:
-        raise ConfigError(f"cell {name}: {error.args[0]}") from error
+    except (ConfigError, TypeError) as error:
+        raise ConfigError(f"cell {name}: {error}") from error
+
+
+def _set(config: ConfigDict, path: str, value: Any) -> None:
+    *above, field = path.split(".")
+    for name in above:
+        config = registry.lookup(_fields(config), name, f"'{path}': field")
+    registry.lookup(_fields(config), field, f"'{path}': field")
+    config[field] = value
+
+
+def _fields(node: Any) -> ConfigDict:
+    return node if isinstance(node, ml_collections.ConfigDict) else {}

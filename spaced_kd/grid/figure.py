@@ -15,6 +15,9 @@ from spaced_kd.spread import Difference, Spread
 _GAP = math.nan
 """Where a cell has no number, a line breaks."""
 
+_PANEL = 2.6
+"""Inches: height of a panel."""
+
 
 def draw(outcome: Outcome) -> Figure | None:
     """Draw what is finished; inside `style.drawing()`.
@@ -30,7 +33,8 @@ def draw(outcome: Outcome) -> Figure | None:
         return None
     names, panels = outcome.students, 2 if outcome.pairs else 1
     looks = style.line_looks(names)
-    height = 2.6 * panels + style.LEGEND_ROW * 2
+    rows = math.ceil(len(names) / style.legend_columns(names))
+    height = _PANEL * panels + style.LEGEND_ROW * rows
     figure = Figure(figsize=(style.WIDTH, height))
     axes = list(figure.subplots(panels, sharex=True, squeeze=False)[:, 0])
     values = _values(outcome.entries)
@@ -89,14 +93,14 @@ def _draw_differences(
             capsize=3,
             **looks[name],
         )
-    references = dict.fromkeys(reference for _, reference in outcome.pairs)
-    axes.set_ylabel(f"minus {', '.join(references)}, points")
+    _, reference = outcome.pairs[0]
+    axes.set_ylabel(f"minus {reference}, points")
 
 
 def _half(difference: Difference | None) -> float:
-    """Return half the length of the 95 % interval; 0 where there is none."""
+    """Return half the length of the 95 % interval, if there is one."""
     if difference is None or difference.ci95 is None:
-        return 0.0
+        return _GAP
     low, high = difference.ci95
     return (high - low) / 2
 

@@ -6,7 +6,7 @@ A run that is not finished, or failed, has no number here, whatever its log hold
 import dataclasses
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from spaced_kd.config import reference_names
 from spaced_kd.grid.cells import Cell
@@ -15,8 +15,7 @@ from spaced_kd.spread import Difference
 from spaced_kd.tables import Table
 
 
-@dataclasses.dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A cell and what came of it.
 
     results: of a finished run. error, code: why it failed, and the exit code for that.
@@ -86,15 +85,18 @@ class Outcome:
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """(student, reference): the differences told of; none of labels alone."""
+        """The differences told of: (student, reference).
+
+        Those of every student that a teacher teaches, to the run's first reference.
+        """
         config = self.entries[0].cell.config
         references = reference_names(config.reference)
-        taught = [name for name, s in config.students.items() if s.plan != "none"]
+        known = [name for name in references if name in config.students][:1]
         return [
             (name, reference)
-            for reference in references
-            for name in taught
-            if reference in config.students and name not in references
+            for reference in known
+            for name, student in config.students.items()
+            if student.plan != "none" and name not in references
         ]
 
     def replace(self, entry: Entry) -> "Outcome":

@@ -43,16 +43,14 @@ def run(
     """
     backend.configure()
     path = Path(workdir_path).expanduser().resolve()
-    todo = cells.read(grid)
-    finished = _check(todo, path)
-    outcome = Outcome(
-        grid.axis, grid.note, tuple(_entry(c, path, c in finished) for c in todo)
-    )
+    entries = _check(cells.read(grid), path)
+    outcome = Outcome(grid.axis, grid.note, tuple(entries))
     # A signal in the last moments of a run would be forgotten with that run.
     with workdir.lock(path), StopRequest(may_exit=False) as stop:
         _write(outcome, path)
-        for place, cell in enumerate(todo, start=1):
-            if cell in finished:
+        for place, entry in enumerate(entries, start=1):
+            cell = entry.cell
+            if entry.results is not None:
                 _log.info("cell %s: finished already", cell.name)
                 continue
             if stop.requested:
@@ -60,7 +58,7 @@ def run(
                     f"by {stop.signal} before cell {cell.name}; run the same command "
                     "to continue with it."
                 )
-            _log.info("cell %s: %d of %d", cell.name, place, len(todo))
+            _log.info("cell %s: %d of %d", cell.name, place, len(entries))
             outcome = outcome.replace(_train(cell, path, may_exit))
             _write(outcome, path)
     return outcome
@@ -70,9 +68,9 @@ def _folder(cell: Cell, path: Path) -> Path:
     return path / "cells" / cell.name
 
 
-def _check(todo: Sequence[Cell], path: Path) -> list[Cell]:
-    """Return the finished cells; refuse, writing nothing, what could not be trained."""
-    finished = []
+def _check(todo: Sequence[Cell], path: Path) -> list[Entry]:
+    """Read the finished cells; refuse what could not be trained, writing nothing."""
+    entries = []
     datasets: dict[DataConfig, Dataset] = {}
     for cell in todo:
         config, folder = cell.config, _folder(cell, path)
@@ -81,17 +79,13 @@ def _check(todo: Sequence[Cell], path: Path) -> list[Cell]:
         try:
             stages.load_data(config, datasets)
             workdir.refuse_other(folder, config, datasets[config.data].fingerprint)
-            if trained.is_finished(folder):
-                finished.append(cell)
-            else:
+            finished = trained.is_finished(folder)
+            if not finished:
                 stages.refuse_misfit(config, datasets)
         except SpacedKDError as error:
             raise type(error)(f"cell {cell.name}: {error}") from error
-    return finished
-
-
-def _entry(cell: Cell, path: Path, finished: bool) -> Entry:
-    return Entry(cell, results.load(_folder(cell, path)) if finished else None)
+        entries.append(Entry(cell, results.load(folder) if finished else None))
+    return entries
 
 
 def _train(cell: Cell, path: Path, may_exit: bool) -> Entry:
