@@ -13,8 +13,8 @@ import pytest
 import tiny
 
 import spaced_kd
-from spaced_kd import train
-from spaced_kd.config import from_config_dict
+from spaced_kd import recipes, train
+from spaced_kd.config import from_config_dict, student
 from spaced_kd.errors import ConfigError, LockedError, NonFiniteError, StorageError
 from spaced_kd.grid import __main__ as command
 from spaced_kd.grid import cells, figure, outcome, sweep
@@ -194,11 +194,11 @@ def instant(monkeypatch):
     outcomes, began = {}, []
 
     def run(config, path, *, may_exit):
-        del config, may_exit
+        del may_exit
         began.append(path.name)
         result = outcomes[path.name]
         if callable(result):
-            result = result()
+            result = result(config)
         if isinstance(result, Exception):
             raise result
         return result
@@ -230,7 +230,8 @@ def test_a_signal_at_the_end_of_a_run_stops_before_the_next(
     """The run itself ends well and forgets that it was asked to stop."""
     outcomes, began = instant
 
-    def finish():
+    def finish(config):
+        del config
         os.kill(os.getpid(), signal.SIGTERM)
         return spaced_kd.results.load(_cell(done, "lr_0_05"))
 
@@ -359,6 +360,17 @@ def test_the_interval_stays_in_epochs_whatever_the_batch():
         assert cell.config.student.optim.learning_rate == 0.05
 
 
+def test_cells_share_the_stages_that_they_need(instant, tmp_path):
+    """The same teacher would else be trained once a cell."""
+    base = tiny.config_dict({"taught": student(plan="online")})
+    base.stages = {"first": recipes.stage(base, "mlp")}
+    base.teacher.stage = "first/alone"
+    seen = []
+    instant[0]["batch_16"] = seen.append
+    sweep.run(cells.batch_sizes(base, (16,)), tmp_path)
+    assert [config.stages_dir for config in seen] == [str(tmp_path / "stages")]
+
+
 def _made_up(done):
     """Three cells of invented numbers, of which the middle one failed."""
     real = sweep.results.load(_cell(done, "lr_0_1"))
@@ -422,6 +434,19 @@ def test_cells_without_a_number_stand_side_by_side(done):
     assert lower.get_xscale() == "linear"
     assert [label.get_text() for label in lower.get_xticklabels()] == ["a", "b"]
     assert list(lower.get_xticks()) == [0, 1]
+
+
+def test_the_example_of_the_document_is_a_grid(request):
+    text = (request.config.rootpath / "docs" / "grids.md").read_text()
+    scope = {}
+    exec(text.split("```python\n")[1].split("```")[0], scope)
+    found = cells.read(scope["get_config"]())
+    assert [(c.name, c.value) for c in found] == [
+        ("alpha_1", 0.1),
+        ("alpha_3", 0.3),
+        ("alpha_5", 0.5),
+    ]
+    assert [c.config.students["spaced"].kd_weight for c in found] == [0.1, 0.3, 0.5]
 
 
 def test_help_is_quick_and_says_what_the_codes_mean(capsys):

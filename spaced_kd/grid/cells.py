@@ -88,7 +88,7 @@ def batch_sizes(base: ConfigDict, sizes: Sequence[int], note: str = "") -> Confi
 
 
 def _name(what: str, value: float) -> str:
-    return f"{what}_{value:g}".translate(str.maketrans(".-+", "___"))
+    return f"{what}_{value}".translate(str.maketrans(".-+", "___"))
 
 
 def read(grid: ConfigDict) -> list[Cell]:

@@ -1,5 +1,6 @@
 """The runs of a grid, one after another; what is finished is only read."""
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,10 +90,12 @@ def _check(todo: Sequence[Cell], path: Path) -> list[Entry]:
 
 
 def _train(cell: Cell, path: Path, may_exit: bool) -> Entry:
+    config = cell.config
+    if config.stages and not config.stages_dir:
+        # Cells that need the same stage train it once.
+        config = dataclasses.replace(config, stages_dir=str(path / "stages"))
     try:
-        return Entry(
-            cell, train.run(cell.config, _folder(cell, path), may_exit=may_exit)
-        )
+        return Entry(cell, train.run(config, _folder(cell, path), may_exit=may_exit))
     except (Interrupted, StorageError):
         raise
     except SpacedKDError as error:
