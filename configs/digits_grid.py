@@ -8,7 +8,7 @@ r"""A grid of learning rates, or batch sizes, on handwritten digits: minutes on 
 Paper Figure 5 in small: the images and networks of configs/digits.py, 3 seeds of online
 KD and of 1.5 epochs of space in every cell. Why batch sizes are hard to compare is said
 in configs/paper/figure5.py.
-Hardware: 2 CPU cores, a few minutes each.
+Hardware: 2 CPU cores; 8 and 15 minutes beside other programs, not measured alone.
 Variants: `:learning_rate` (default), `:batch_size`, `:smoke` (seconds).
 """
 

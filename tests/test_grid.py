@@ -13,12 +13,11 @@ import pytest
 import tiny
 
 import spaced_kd
-from spaced_kd import recipes, train
+from spaced_kd import recipes, style, train
 from spaced_kd.config import from_config_dict, student
 from spaced_kd.errors import ConfigError, LockedError, NonFiniteError, StorageError
 from spaced_kd.grid import __main__ as command
 from spaced_kd.grid import cells, figure, outcome, sweep
-from spaced_kd.report import style
 from spaced_kd.spread import Difference, Spread
 
 RATE = cells.LEARNING_RATE

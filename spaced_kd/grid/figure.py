@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from spaced_kd import style
 from spaced_kd.grid.outcome import Entry, Outcome
-from spaced_kd.report import style
-from spaced_kd.report.style import Look
 from spaced_kd.spread import Difference, Spread
+from spaced_kd.style import Look
 
 _GAP = math.nan
 """Where a cell has no number, a line breaks."""

@@ -5,14 +5,13 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from spaced_kd import backend, results, stages, train, trained, workdir
+from spaced_kd import backend, results, stages, style, train, trained, workdir
 from spaced_kd.config import DataConfig
 from spaced_kd.errors import Interrupted, SpacedKDError, StorageError
 from spaced_kd.grid import cells, figure
 from spaced_kd.grid.cells import Cell, ConfigDict
 from spaced_kd.grid.outcome import Entry, Outcome
 from spaced_kd.interrupt import StopRequest
-from spaced_kd.report import style
 from spaced_kd.types import Dataset
 from spaced_kd.writers import write_whole
 
