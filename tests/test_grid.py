@@ -255,7 +255,7 @@ MISTAKES = {
     "bad cell": (
         ["--config=GRID:0.1,-1", "--workdir=w"],
         2,
-        "cell lr__1: config.teacher.optim.learning_rate=-1.0 is too small",
+        "cell lr__1_0: config.teacher.optim.learning_rate=-1.0 is too small",
     ),
     "bad with its data": (
         [
