@@ -15,7 +15,7 @@ USAGE = """Do the runs of a grid one after another, or continue; a table and a f
       --workdir=runs/digits_learning_rate
 
 --config=FILE[:VARIANT]  a grid's config file and, after a colon, one of its variants
---config.base.a.b=VALUE  override one field of all runs (spaced_kd/config.py)
+--config.base.a.b=VALUE  override one field of all runs (spaced_kd/config/)
 --workdir=FOLDER         where everything is written: cells/NAME, which is an ordinary
                          run; grid.json, grid.md, figures/grid.png and .svg
 
