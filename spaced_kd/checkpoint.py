@@ -56,14 +56,15 @@ class CheckpointLine:
     if the SHA-256 of every file and of every array agrees with its manifest.
     """
 
-    def __init__(self, root: Path, keep: int):
+    def __init__(self, root: Path, keep: int | None):
         """Name the folder; nothing is read or written yet.
 
         Args:
           root: folder of this line alone; created by the first save.
           keep: how many verified checkpoints stay, the newest included; at least 1.
+            None: all.
         """
-        if keep < 1:
+        if keep is not None and keep < 1:
             raise ValueError(f"keep={keep} is too small; give at least 1.")
         self._root = Path(root).absolute()
         self._keep = keep
@@ -137,6 +138,25 @@ class CheckpointLine:
             )
         return None
 
+    def stored(self) -> dict[int, Checkpoint]:
+        """Return what the folder holds, by rising tick; `read` verifies the arrays.
+
+        Raises:
+          CheckpointError: a manifest is damaged.
+          StorageError: the folder cannot be read.
+        """
+        with _storage_errors(f"checkpoints in {self._root} could not be listed"):
+            paths = [path for path in self._entries() if not _foreign(path)]
+        found = {}
+        for path in sorted(paths, key=_rank):
+            try:
+                manifest = _read_manifest(path)
+            except _Damaged as error:
+                raise _unreadable(path, error) from error
+            tick = manifest["tick"]
+            found[tick] = Checkpoint(path, tick, manifest["info"])
+        return found
+
     def read(self, checkpoint: Checkpoint) -> dict[str, np.ndarray]:
         """Return what was saved by tree path, for one who wants a part of it.
 
@@ -148,10 +168,7 @@ class CheckpointLine:
         try:
             return _load(checkpoint.path)[1]
         except _Damaged as error:
-            raise CheckpointError(
-                f"checkpoint {checkpoint.path} is damaged: {error}; where a run is "
-                "going on it may have been replaced: try again."
-            ) from error
+            raise _unreadable(checkpoint.path, error) from error
 
     def restore(self, checkpoint: Checkpoint, template: Any) -> Any:
         """Return the saved tree, bitwise, as arrays that jax owns (safe to donate).
@@ -229,10 +246,12 @@ class CheckpointLine:
         for path in sorted(ours, key=_rank, reverse=True):
             if _rank(path) >= newest:
                 continue
-            replaced = _rank(path)[0] == tick
-            if not replaced and kept < self._keep and self._verifies(path):
-                kept += 1
-                continue
+            if _rank(path)[0] != tick:
+                if self._keep is None:
+                    continue
+                if kept < self._keep and self._verifies(path):
+                    kept += 1
+                    continue
             sys.audit("spaced_kd.checkpoint", "prune", tick)
             self._discard(path)
 
@@ -264,6 +283,13 @@ def is_better(candidate: float, best: float | None) -> bool:
 
 class _Damaged(Exception):
     """Why a directory is not an intact checkpoint."""
+
+
+def _unreadable(path: Path, error: _Damaged) -> CheckpointError:
+    return CheckpointError(
+        f"checkpoint {path} is damaged: {error}; where a run is going on it may have "
+        "been replaced: try again."
+    )
 
 
 @contextlib.contextmanager

@@ -18,10 +18,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
-from ml_collections import config_dict
 
 from spaced_kd import registry
 from spaced_kd.errors import ConfigError
+from spaced_kd.fields import named, option, parse, section, to_config_dict
 
 AUTO = "auto"
 DEFAULT_REFERENCE = "online"
@@ -64,19 +64,6 @@ PLANS = (
     "offline",
 )
 """Keys of spaced_kd.schedule.SCHEDULES, in the order in which tables list students."""
-
-
-def option(
-    default, doc, *, low=None, above=None, high=None, choices=None, **extra
-) -> Any:
-    """Declare a field: `low`/`high` are inclusive bounds, `above` an exclusive one."""
-    meta = {"doc": doc, "low": low, "above": above, "high": high, "choices": choices}
-    return dataclasses.field(default=default, metadata=meta | extra)
-
-
-def section(cls, doc) -> Any:
-    """Declare a nested group of fields."""
-    return dataclasses.field(default_factory=cls, metadata={"doc": doc})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -592,6 +579,12 @@ class CheckpointConfig:
         low=0.0,
     )
     keep: int = option(2, "newest verified checkpoints that are kept", low=2)
+    snapshot_every: int = option(
+        0,
+        "keep each network's weights, and its teacher's, at every n-th of its "
+        "evaluations and at the last, for analyses along training; 0: none",
+        low=0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -647,16 +640,12 @@ class Config:
     teacher: TeacherConfig = section(TeacherConfig, "the teacher")
     tutor: TutorConfig = section(TutorConfig, "the teacher's own teacher, if any")
     student: StudentConfig = section(StudentConfig, "what students inherit")
-    students: dict[str, StudentConfig] = dataclasses.field(
-        default_factory=dict, metadata={"doc": "the students, by name"}
+    students: dict[str, StudentConfig] = named("the students, by name")
+    stages: dict[str, "Config"] = named(
+        "runs that train teachers for this one, by name"
     )
-    stages: dict[str, "Config"] = dataclasses.field(
-        default_factory=dict,
-        metadata={"doc": "runs that train teachers for this one, by name"},
-    )
-    checkpoint: CheckpointConfig = dataclasses.field(
-        default_factory=CheckpointConfig,
-        metadata={"doc": "saving and resuming", "operational": True},
+    checkpoint: CheckpointConfig = section(
+        CheckpointConfig, "saving and resuming", operational=True
     )
     reference: str = option(
         DEFAULT_REFERENCE,
@@ -787,13 +776,12 @@ def special_choices(compat: str, student: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
-_NAMED = ("students", "stages")
-"""Fields whose entries the user names."""
+_REMEDY = "start from base_config()"
 
 
 def base_config() -> ml_collections.ConfigDict:
     """Return every field at its default, ready for overrides; `students` is empty."""
-    return _to_config_dict(Config, open_fields=False)
+    return to_config_dict(Config, is_open=_has_method_defaults)
 
 
 def student(**overrides: Any) -> ml_collections.ConfigDict:
@@ -804,7 +792,7 @@ def student(**overrides: Any) -> ml_collections.ConfigDict:
     Raises:
       ConfigError: a field that students do not have.
     """
-    fields = _to_config_dict(StudentConfig, open_fields=True)
+    fields = to_config_dict(StudentConfig, is_open=lambda _: True)
     for name in overrides:
         registry.lookup(dict.fromkeys(fields), name, "student field")
     fields.update(overrides)
@@ -859,7 +847,7 @@ def _resolve(
             f"{at}.students.spaced_1_5 = student(plan='spaced')."
         )
     defaults = raw.get("student") or {}
-    resolved = _parse(Config, raw | {"student": _fill(defaults)}, at)
+    resolved = parse(Config, raw | {"student": _fill(defaults)}, at, _REMEDY)
     shared = {path: _at(raw, path) for path in SHARED_WITH_STAGES}
     resolved = _of_stages(resolved, chain, shared, stages)
     fixed = bool(resolved.teacher.stage)
@@ -871,7 +859,7 @@ def _resolve(
             raise ConfigError(f"{path}: '{name}' is the {name}'s name; choose another.")
         merged = _fill(_inherit(fields, defaults))
         parsed[name] = _resolve_auto(
-            _parse(StudentConfig, merged, path), resolved.compat, fixed
+            parse(StudentConfig, merged, path, _REMEDY), resolved.compat, fixed
         )
     wanted = reference_names(resolved.reference)
     if wanted and wanted != (DEFAULT_REFERENCE,) and not set(wanted) & set(parsed):
@@ -1016,20 +1004,6 @@ def space_interval_steps(student: StudentConfig, steps_per_epoch: int) -> int:
     return math.floor(round(steps_per_epoch * student.space_interval_epochs, 6))
 
 
-def _to_config_dict(cls, open_fields: bool) -> ml_collections.ConfigDict:
-    fields = ml_collections.ConfigDict()
-    for field in dataclasses.fields(cls):
-        if field.name in _NAMED:
-            fields[field.name] = ml_collections.ConfigDict()
-        elif dataclasses.is_dataclass(field.type):
-            fields[field.name] = _to_config_dict(field.type, open_fields)
-        elif open_fields or "by_method" in field.metadata:
-            fields[field.name] = config_dict.placeholder(field.type)
-        else:
-            fields[field.name] = field.default
-    return fields
-
-
 def _table_order(entry: tuple[str, StudentConfig]):
     # ConfigDict does not keep the order in which students were written.
     name, student = entry
@@ -1046,11 +1020,15 @@ def _inherit(fields: dict, defaults: dict) -> dict:
     return merged
 
 
+def _has_method_defaults(field: dataclasses.Field) -> bool:
+    return "by_method" in field.metadata
+
+
 def _method_defaults(method: str) -> dict[str, Any]:
     return {
         field.name: field.metadata["by_method"].get(method, field.default)
         for field in dataclasses.fields(StudentConfig)
-        if "by_method" in field.metadata
+        if _has_method_defaults(field)
     }
 
 
@@ -1073,58 +1051,6 @@ def _resolve_auto(network: Any, compat: str, fixed_teacher: bool = False) -> Any
         # Whatever the run's other students inherit.
         open_names += ["method", "quote"]
     return dataclasses.replace(network, **{n: choices[n] for n in open_names})
-
-
-def _parse(cls, raw: dict, path: str):
-    known = {f.name: f for f in dataclasses.fields(cls)}
-    for name in raw:
-        if name not in known:
-            registry.lookup(known, name, f"{path}.{name}: field")
-    values = {}
-    for name, field in known.items():
-        if name in _NAMED:
-            continue
-        if name not in raw:
-            raise ConfigError(f"{path}.{name} is missing; start from base_config().")
-        dotted, value = f"{path}.{name}", raw[name]
-        if dataclasses.is_dataclass(field.type):
-            values[name] = _parse(field.type, value, dotted)
-        else:
-            values[name] = _check(value, field, dotted)
-    return cls(**values)
-
-
-def _check(value, field: dataclasses.Field, dotted: str):
-    kind: Any = field.type
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not kind:
-        raise ConfigError(
-            f"{dotted}={value!r} is a {type(value).__name__}; give {_article(kind)}."
-        )
-    if kind is float and not math.isfinite(value):
-        raise ConfigError(f"{dotted}={value!r} is not finite; give a finite number.")
-    meta = field.metadata
-    if meta["choices"] is not None and value not in meta["choices"]:
-        registry.lookup(dict.fromkeys(meta["choices"]), str(value), dotted)
-    low, above, high = meta["low"], meta["above"], meta["high"]
-    if low is not None and value < low:
-        raise ConfigError(f"{dotted}={value!r} is too small; give at least {low}.")
-    if above is not None and value <= above:
-        raise ConfigError(f"{dotted}={value!r} is too small; give more than {above}.")
-    if high is not None and value > high:
-        raise ConfigError(f"{dotted}={value!r} is too large; give at most {high}.")
-    return value
-
-
-def _article(kind: type) -> str:
-    names = {
-        int: "an integer",
-        float: "a number",
-        str: "a string",
-        bool: "True or False",
-    }
-    return names[kind]
 
 
 def _science_fields(node, prefix: str):

@@ -41,6 +41,7 @@ from spaced_kd.peers import Peers
 from spaced_kd.recorder import Offsets, Recorder
 from spaced_kd.results import Results
 from spaced_kd.schedule import Evaluate, Replay, Segment, Tick
+from spaced_kd.snapshots import SnapshotKeeper
 from spaced_kd.state import SeedState
 from spaced_kd.types import Dataset, Metrics
 
@@ -219,6 +220,7 @@ class Loop:
                 parts.clock.steps_per_epoch,
             )
             self._best = BestKeeper(path / "best", config, self._recorder.rows)
+            self._snapshots = SnapshotKeeper(path, config, parts.ticks)
 
     def finish(self, stop: StopRequest) -> None:
         """Run the ticks that are left.
@@ -358,6 +360,7 @@ class Loop:
             self._best.offer(
                 network, states, [m["acc1"] for m in measured], counts[network]
             )
+            self._snapshots.offer(place, network, states, counts)
 
     def _teacher(self, seed: int, state: SeedState, step: int) -> jax.Array:
         # The teacher stands still during replays: its logits are computed once.

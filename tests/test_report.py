@@ -19,7 +19,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from spaced_kd import report, results, writers
+from spaced_kd import report, results, style, writers
 from spaced_kd.config import (
     StudentConfig,
     base_config,
@@ -28,7 +28,7 @@ from spaced_kd.config import (
     to_dict,
 )
 from spaced_kd.errors import StorageError
-from spaced_kd.report import configuration, course, curves, figures, style, timeline
+from spaced_kd.report import configuration, course, curves, figures, timeline
 
 STEPS_PER_EPOCH = 40
 CHUNK = 20

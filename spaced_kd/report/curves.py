@@ -9,9 +9,9 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from spaced_kd.report import style
-from spaced_kd.report.style import Look
+from spaced_kd import style
 from spaced_kd.results import metric_prefix
+from spaced_kd.style import Look
 from spaced_kd.writers import Row
 
 MAX_BINS = 200

@@ -12,11 +12,12 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from spaced_kd import style
 from spaced_kd.config import TWO_WAY, WITH_BRANCHES
 from spaced_kd.exits import ExitResult
-from spaced_kd.report import curves, style
-from spaced_kd.report.style import Look
+from spaced_kd.report import curves
 from spaced_kd.results import NetworkResult
+from spaced_kd.style import Look
 from spaced_kd.types import ENSEMBLE, exit_number
 from spaced_kd.writers import Row
 

@@ -5,11 +5,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from spaced_kd import style
 from spaced_kd.config import TWO_WAY
 from spaced_kd.exits import ExitResult
-from spaced_kd.report import course, curves, exit_figures, style, timeline
-from spaced_kd.report.style import Look
+from spaced_kd.report import course, curves, exit_figures, timeline
 from spaced_kd.results import NetworkResult, network_order
+from spaced_kd.style import Look
 from spaced_kd.writers import Row
 
 Drawn = tuple[str, str, Figure | None]

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 import jinja2
 
 from spaced_kd import results as results_lib
+from spaced_kd import style
+from spaced_kd.analysis.base import Found
 from spaced_kd.errors import CheckpointError
 from spaced_kd.progress import duration
-from spaced_kd.report import origins, style
+from spaced_kd.report import analyses, origins
 from spaced_kd.report.configuration import environment, settings
 from spaced_kd.report.figures import every_figure
 from spaced_kd.report.teaching import sentence, teaching
@@ -24,6 +26,7 @@ INPUTS = {
     "stages.json": "trained networks that the run began with, and where they are from",
     "metrics.jsonl": "every measured value, one JSON object a line",
     "timings.jsonl": "seconds and images of every tick",
+    "analysis.json": "what analyses of the networks have found",
     "env.json": "versions, devices and the command of every start",
 }
 """What a report is made of: file -> meaning."""
@@ -47,6 +50,7 @@ class Workdir(NamedTuple):
     origins: dict[str, Any]
     rows: list[Row]
     results: Results
+    analyses: dict[str, Found]
     files: list[tuple[str, str, int, str]]
 
 
@@ -109,6 +113,7 @@ def read(workdir: Path) -> Workdir:
         origins=read_json(begun_with) if begun_with.exists() else {},
         rows=rows,
         results=results_lib.compute(config, plan, rows, timings),
+        analyses=analyses.read(workdir, described, plan),
         files=[
             (name, meaning, *_size_and_hash(workdir / name))
             for name, meaning in INPUTS.items()
@@ -125,15 +130,15 @@ def _size_and_hash(path: Path) -> tuple[int, str]:
 def _draw(run: Workdir, folder: Path) -> dict[str, list[Picture]]:
     """Draw and save all figures: section -> pictures."""
     with style.drawing():
+        drawn = every_figure(run.config, run.plan, run.rows, run.results.networks)
+        drawn |= analyses.figures(run.analyses, run.config)
         return {
             section: [
                 Picture(stem, title, _uri(style.save(figure, folder / stem)))
                 for stem, title, figure in made
                 if figure is not None
             ]
-            for section, made in every_figure(
-                run.config, run.plan, run.rows, run.results.networks
-            ).items()
+            for section, made in drawn.items()
         }
 
 
@@ -154,6 +159,7 @@ def _context(run: Workdir, pictures: Mapping[str, list[Picture]]) -> dict[str, A
         "teaching": teaching(run.config, run.plan),
         "origins": origins.tables(run.origins),
         "pictures": pictures,
+        "analyses": analyses.sections(run.analyses),
         "ledger": _ledger(run.results.networks, run.plan["steps_per_epoch"]),
         "changed": [setting for setting in every if setting.differs],
         "settings": every,

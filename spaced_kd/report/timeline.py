@@ -7,8 +7,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from spaced_kd import style
 from spaced_kd.config import TWO_WAY
-from spaced_kd.report import style
 from spaced_kd.report.course import (
     Block,
     Knowledge,
@@ -19,7 +19,7 @@ from spaced_kd.report.course import (
     learns_alone,
     own_lanes,
 )
-from spaced_kd.report.style import Look
+from spaced_kd.style import Look
 
 LANE_INCHES = style.WIDTH - 0.85
 LETTER_INCHES = 0.062

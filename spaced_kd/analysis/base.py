@@ -1,0 +1,110 @@
+"""What an analysis is: a measurement of trained networks, its table and its figures."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from matplotlib.figure import Figure
+
+from spaced_kd.config import reference_names
+from spaced_kd.spread import Difference, Spread
+from spaced_kd.style import Look
+from spaced_kd.tables import Table
+
+if TYPE_CHECKING:
+    from spaced_kd.analysis.subject import Run, Subject
+
+Values = dict[str, Any]
+"""What was measured: JSON of finite numbers."""
+
+Drawn = tuple[str, str, Figure | None]
+"""File name without ending, caption, figure; None: there is nothing to draw."""
+
+
+class Row(NamedTuple):
+    """What was measured of one network.
+
+    network: "teacher", or a student's name. seed: of its repetition. step: its own
+    updates, epoch: the same in epochs.
+    """
+
+    network: str
+    seed: int
+    step: int
+    epoch: float
+    values: Values
+
+
+class Found(NamedTuple):
+    """What an analysis has found in a run.
+
+    config: "config" of `config.json`. options: the analysis's own. once: what was
+    measured once for the whole run. rows: by network in the order of tables, by seed,
+    by step.
+    """
+
+    config: Mapping[str, Any]
+    options: Mapping[str, Any]
+    once: Values
+    rows: Sequence[Row]
+
+    @property
+    def last(self) -> list[Row]:
+        """The row of each network and seed after its last update."""
+        return list({(row.network, row.seed): row for row in self.rows}.values())
+
+    @property
+    def networks(self) -> list[str]:
+        """The networks that were measured, in the order of tables."""
+        return list(dict.fromkeys(row.network for row in self.rows))
+
+    @property
+    def references(self) -> list[str]:
+        """Those of `config.reference` that were measured."""
+        wanted = reference_names(self.config["reference"])
+        return [name for name in wanted if name in self.networks]
+
+    def spread(self, network: str, value: Callable[[Values], float | None]) -> Spread:
+        """Return a value of a network's last weights, over seeds."""
+        own = self._by_seed(network)
+        return Spread.of([value(values) for values in own.values()])
+
+    def difference(
+        self, network: str, other: str, value: Callable[[Values], float | None]
+    ) -> Difference:
+        """Return network minus other, paired by seed; of the seeds that both have."""
+        own, others = self._by_seed(network), self._by_seed(other)
+        return Difference.of(
+            [
+                _minus(value(own[seed]), value(others[seed]))
+                for seed in own
+                if seed in others
+            ]
+        )
+
+    def _by_seed(self, network: str) -> dict[int, Values]:
+        return {row.seed: row.values for row in self.last if row.network == network}
+
+
+class Analysis(NamedTuple):
+    """One measurement.
+
+    title: heading in the report. about: what is measured, on which data, in which mode;
+      one paragraph, shown below the heading.
+    options: a frozen dataclass of `fields.option`s with defaults.
+    measure(subject, options) -> values of one network; None: it does not apply to it.
+    table(found) -> the table in the report; None: nothing to show.
+    figures(found, looks) -> figures; looks: network -> how its line looks.
+    once(run, options) -> values that belong to no network, measured first; None: none.
+    """
+
+    title: str
+    about: str
+    options: type
+    measure: "Callable[[Subject, Any], Values | None]"
+    table: Callable[[Found], Table | None]
+    figures: Callable[[Found, Mapping[str, Look]], Sequence[Drawn]]
+    once: "Callable[[Run, Any], Values] | None" = None
+
+
+def _minus(value: float | None, other: float | None) -> float | None:
+    return None if value is None or other is None else value - other
