@@ -92,11 +92,11 @@ def measure(subject: Subject, options: Options) -> Values | None:
     }
     for which in options.splits.split(","):
         split = subject.run.split(which, options.num_examples, "num_examples")
-        values[which] = _on_split(subject, subject.teacher, _mixed(split), options)
+        values[which] = _on_split(subject, subject.teacher, mixed(split), options)
     return values
 
 
-def _mixed(split: Split) -> Split:
+def mixed(split: Split) -> Split:
     # A data set may come class by class, which no batch of training does.
     order = np.random.default_rng(0).permutation(len(split.label))
     return Split(split.image[order], split.label[order])
