@@ -97,7 +97,7 @@ def measure(subject: Subject, options: Options) -> Values | None:
 
 
 def mixed(split: Split) -> Split:
-    # A data set may come class by class, which no batch of training does.
+    """Return a split in another order: some data sets come class by class."""
     order = np.random.default_rng(0).permutation(len(split.label))
     return Split(split.image[order], split.label[order])
 
