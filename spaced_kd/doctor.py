@@ -223,12 +223,13 @@ class Checkup:
         needed = footprint.disk_growth(whole, kept, folder)
         existing = next(p for p in (folder.absolute() / "x").parents if p.is_dir())
         free = shutil.disk_usage(existing).free
+        along = f", snapshots {_size(whole.snapshots)}" if whole.snapshots else ""
         there = f", of which {_size(sum(whole) - sum(needed))} are there"
         self._say(
             "disk",
             f"{_size(free)} free in {existing}; needed {_size(sum(whole))}: {kept} "
             f"checkpoints and one being written {_size(whole.checkpoints)}, best "
-            f"parameters {_size(whole.best)}{there if needed != whole else ''}",
+            f"parameters {_size(whole.best)}{along}{there if needed != whole else ''}",
         )
         if free < sum(needed):
             self.problems.append(

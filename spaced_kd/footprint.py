@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from spaced_kd import experiment, streamed
+from spaced_kd import experiment, schedule, snapshots, streamed
 from spaced_kd.experiment import Experiment
 from spaced_kd.feeds import views_of
 from spaced_kd.parallel import SeedGroup
@@ -26,11 +26,12 @@ class Disk(NamedTuple):
     """Bytes that a run's folder grows to, apart from logs and report.
 
     checkpoints: those kept and the one being written. best: every network's best
-    parameters, of every repetition.
+    parameters, of every repetition. snapshots: weights kept along training.
     """
 
     checkpoints: int
     best: int
+    snapshots: int
 
 
 class Memory(NamedTuple):
@@ -56,7 +57,8 @@ def disk(parts: Experiment, template: list[SeedState]) -> Disk:
     """
     whole = CHECKPOINT_MARGIN * num_bytes(template)
     kept = parts.config.checkpoint.keep + 1
-    return Disk(math.ceil(whole * kept), _variables(template))
+    along = sum(_snapshots(parts, state) for state in template)
+    return Disk(math.ceil(whole * kept), _variables(template), along)
 
 
 def disk_growth(needed: Disk, keep: int, folder: Path) -> Disk:
@@ -70,7 +72,23 @@ def disk_growth(needed: Disk, keep: int, folder: Path) -> Disk:
     being_written = needed.checkpoints // (keep + 1)
     left = needed.checkpoints - _folder_bytes(folder / "checkpoints")
     best = needed.best - _folder_bytes(folder / "best")
-    return Disk(max(left, being_written), max(best, 0))
+    along = needed.snapshots - _folder_bytes(folder / snapshots.FOLDER)
+    return Disk(max(left, being_written), max(best, 0), max(along, 0))
+
+
+def _snapshots(parts: Experiment, state: SeedState) -> int:
+    """Return the bytes of one repetition's snapshots."""
+    places = snapshots.places(parts.ticks, parts.config.checkpoint.snapshot_every)
+    updates, kept = dict.fromkeys(parts.updates, 0), set()
+    for place, tick in enumerate(parts.ticks):
+        if not isinstance(tick, Evaluate):
+            for name, rate in schedule.rates_of(tick).items():
+                updates[name] += rate * (tick.stop - tick.start)
+        elif place in places:
+            beside = {tick.network, "teacher"} & set(state)
+            kept |= {(name, updates[name]) for name in beside}
+    size = {name: num_bytes(snapshots.content(net)) for name, net in state.items()}
+    return sum(size[name] for name, _ in kept)
 
 
 def memory(parts: Experiment, template: list[SeedState], work_bytes: int) -> Memory:

@@ -19,6 +19,26 @@ from spaced_kd.types import Params, Variables
 FOLDER = "snapshots"
 
 
+def places(ticks: Sequence[Tick], every: int) -> set[int]:
+    """Return where in the plan weights are kept."""
+    if not every:
+        return set()
+    by_network: dict[str, list[int]] = {}
+    for place, tick in enumerate(ticks):
+        if isinstance(tick, Evaluate):
+            by_network.setdefault(tick.network, []).append(place)
+    return {
+        place
+        for own in by_network.values()
+        for place in (*own[every - 1 :: every], own[-1])
+    }
+
+
+def content(state: NetState) -> dict[str, Any]:
+    """Return what is kept of a network: its variables and its method's parameters."""
+    return dict(state.variables) | {"method": state.params["method"]}
+
+
 class Snapshot(NamedTuple):
     """A network as it was; teacher: updates and variables, as it stood beside it."""
 
@@ -35,7 +55,7 @@ class SnapshotKeeper:
         """Name the folder and the ticks; nothing is written yet."""
         self._root = workdir / FOLDER
         self._seeds = [config.seed + k for k in range(config.num_seeds)]
-        self._places = _places(ticks, config.checkpoint.snapshot_every)
+        self._places = places(ticks, config.checkpoint.snapshot_every)
         self._taught: set[tuple[int, int]] = set()
 
     def offer(
@@ -71,8 +91,7 @@ class SnapshotKeeper:
     def _save(
         self, seed: int, network: str, step: int, state: NetState, info: dict[str, Any]
     ) -> None:
-        tree = dict(state.variables) | {"method": state.params["method"]}
-        _line(self._root.parent, seed, network).save(step, tree, info)
+        _line(self._root.parent, seed, network).save(step, content(state), info)
 
 
 def read(workdir: Path, seed: int, network: str) -> Iterator[Snapshot]:
@@ -112,18 +131,3 @@ def _variables(arrays: Mapping[str, Any]) -> Variables:
 
 def _line(workdir: Path, seed: int, network: str) -> CheckpointLine:
     return CheckpointLine(workdir / FOLDER / f"seed_{seed}" / network, keep=None)
-
-
-def _places(ticks: Sequence[Tick], every: int) -> set[int]:
-    """Return where in the plan weights are kept."""
-    if not every:
-        return set()
-    by_network: dict[str, list[int]] = {}
-    for place, tick in enumerate(ticks):
-        if isinstance(tick, Evaluate):
-            by_network.setdefault(tick.network, []).append(place)
-    return {
-        place
-        for places in by_network.values()
-        for place in (*places[every - 1 :: every], places[-1])
-    }

@@ -237,17 +237,17 @@ def test_a_folder_in_use_is_refused_and_left_alone(run, tmp_path):
 
 def test_what_a_workdir_holds_need_not_be_free_again(tmp_path):
     """A run that fills a disk could never be continued."""
-    whole = footprint.Disk(checkpoints=4 * 1200, best=500)
+    whole = footprint.Disk(checkpoints=4 * 1200, best=500, snapshots=0)
     assert footprint.disk_growth(whole, 3, tmp_path / "new") == whole
     for name, size in (("checkpoints/1/a", 2000), ("checkpoints/2/b", 1000)):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_bytes(bytes(size))
-    assert footprint.disk_growth(whole, 3, tmp_path) == (1800, 500)
+    assert footprint.disk_growth(whole, 3, tmp_path) == (1800, 500, 0)
     (tmp_path / "checkpoints/3").write_bytes(bytes(1500))
     (tmp_path / "best").mkdir()
     (tmp_path / "best" / "c").write_bytes(bytes(900))
     # One checkpoint is always written before another is deleted.
-    assert footprint.disk_growth(whole, 3, tmp_path) == (1200, 0)
+    assert footprint.disk_growth(whole, 3, tmp_path) == (1200, 0, 0)
 
 
 def test_the_folder_of_another_run_is_refused(run, tmp_path):

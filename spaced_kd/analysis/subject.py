@@ -120,7 +120,7 @@ class Run:
         image = np.concatenate(batches)[: len(split.label)]
         return Split(image, split.label)
 
-    def prepare(self, image: jax.Array) -> jax.Array:
+    def prepare(self, image: Any) -> jax.Array:
         """Return what networks see of stored images.
 
         Args:
@@ -260,7 +260,8 @@ class Subject:
           variables: of this architecture, in place of its own.
           split: in memory.
         """
-        program = self.run.predict_program(self.model, len(split.label))
+        model: Any = self.model
+        program = self.run.predict_program(model, len(split.label))
         return program(variables, split.image)
 
 
