@@ -72,10 +72,12 @@ def quoted(found: Predictions, quote: str) -> jax.Array:
     """Return the logits [N, C] that a network is judged by.
 
     Args:
-      found: what it predicts.
+      found: what it predicts; without branches (a peer that was left out, say) by
+        its own logits in any case.
       quote: "deepest" exit, or "ensemble" (config.student.quote).
     """
-    return ensemble(found) if quote == ENSEMBLE else found.logits
+    several = found.branch_logits is not None
+    return ensemble(found) if several and quote == ENSEMBLE else found.logits
 
 
 def by_exit(found: Predictions, labels: jax.Array) -> Metrics:

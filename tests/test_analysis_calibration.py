@@ -2,16 +2,18 @@
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 from scipy import special
 
-from spaced_kd import style
+from spaced_kd import metrics, style
 from spaced_kd.analysis import calibration
 from spaced_kd.analysis.base import Found, Row
 from spaced_kd.analysis.calibration import Options
 from spaced_kd.analysis.subject import open_run
+from spaced_kd.types import Predictions
 
 rng = np.random.default_rng(0)
 LOGITS = 4.0 * rng.normal(size=(4000, 6))
@@ -72,6 +74,15 @@ def test_accuracy_and_likelihood_are_what_training_recorded(analysed_run, networ
     assert found["acc1"] == pytest.approx(told[prefix + "acc1"], rel=1e-5)
     assert found["nll"] == pytest.approx(told[prefix + "loss"], rel=1e-4)
     assert sum(found["bins"]["count"]) == 40
+
+
+def test_a_network_is_judged_by_the_exits_that_the_run_quotes():
+    """The ensemble is the mean of logits; alone, without its peer, it is itself."""
+    both = Predictions(jnp.array([[1.0, 2.0]]), jnp.array([[[3.0, -2.0]]]))
+    np.testing.assert_array_equal(metrics.quoted(both, "ensemble"), [[2.0, 0.0]])
+    assert metrics.quoted(both, "deepest") is both.logits
+    alone = both._replace(branch_logits=None)
+    assert metrics.quoted(alone, "ensemble") is both.logits
 
 
 def found_of(logits_by_seed, step=10):

@@ -244,7 +244,7 @@ def test_snapshots_become_curves_and_the_last_weights_a_table(
         (name, which) for name in ("online", "spaced") for which in ("train", "test")
     ]
     last = [row.values["test"]["cka"] for row in found.last if row.network == "spaced"]
-    assert table.rows[3][6] == f"{np.mean(last):.2f} ± {np.std(last, ddof=1):.2f}"
+    assert table.rows[3][6] == f"{np.mean(last):.3f} ± {np.std(last, ddof=1):.3f}"
     with style.drawing():
         drawn = teacher_gap.figures(found, style.line_looks(["online", "spaced"]))
     assert all(figure is not None for _, _, figure in drawn)

@@ -98,17 +98,19 @@ def _scaling(logits: np.ndarray, labels: np.ndarray, options: Options) -> Values
 
 
 _COLUMNS = (
-    ("top-1\n%", ("acc1",)),
-    ("confidence\n%", ("confidence",)),
-    ("NLL\nnats", ("nll",)),
-    ("Brier\nscore", ("brier",)),
-    ("ECE\n%", ("ece",)),
-    ("adaptive\nECE, %", ("adaptive_ece",)),
-    ("fitted\ntemperature", ("scaling", "temperature")),
-    ("NLL of half\nwithout it", ("scaling", "nll")),
-    ("NLL of half\nwith it", ("scaling", "scaled_nll")),
-    ("ECE of half\nwith it, %", ("scaling", "scaled_ece")),
+    ("top-1\n%", ".2f", ("acc1",)),
+    ("confidence\n%", ".2f", ("confidence",)),
+    ("NLL\nnats", ".3f", ("nll",)),
+    ("Brier\nscore", ".3f", ("brier",)),
+    ("ECE\n%", ".2f", ("ece",)),
+    ("adaptive\nECE, %", ".2f", ("adaptive_ece",)),
+    ("fitted\ntemperature", ".2f", ("scaling", "temperature")),
+    ("NLL of half\nwithout it", ".3f", ("scaling", "nll")),
+    ("NLL of half\nwith it", ".3f", ("scaling", "scaled_nll")),
+    ("ECE of half\nwith it, %", ".2f", ("scaling", "scaled_ece")),
 )
+"""Title, format of the numbers, place in the values."""
+
 _NOTES = (
     "NLL: mean negative log-likelihood of the labels. Brier: mean over the images of "
     "the squared distance of the probabilities from the label, summed over classes.",
@@ -123,12 +125,17 @@ def table(found: Found) -> Table | None:
     """Return the scores of the last weights, a line for each network."""
     if not found.rows:
         return None
-    values = [along.at(*path) for _, path in _COLUMNS]
     rows = tuple(
-        (name, *(str(found.spread(name, value)) for value in values))
+        (
+            name,
+            *(
+                format(found.spread(name, along.at(*path)), spec)
+                for _, spec, path in _COLUMNS
+            ),
+        )
         for name in found.networks
     )
-    return Table(("network", *(title for title, _ in _COLUMNS)), rows, _NOTES)
+    return Table(("network", *(title for title, _, _ in _COLUMNS)), rows, _NOTES)
 
 
 def figures(found: Found, looks: Mapping[str, Look]) -> Sequence[Drawn]:
@@ -165,13 +172,16 @@ def reliability_figure(found: Found, looks: Mapping[str, Look]) -> Figure | None
     if not names:
         return None
     rows = math.ceil(len(names) / 2)
-    figure = Figure(figsize=(style.WIDTH, 2.3 * rows + 0.2))
+    figure = Figure(figsize=(style.WIDTH, 2.5 * rows + 0.2))
     grid = figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False).ravel()
     for axes, name in zip(grid, names, strict=False):
         own = [row.values["bins"] for row in found.last if row.network == name]
         bins = Bins(*(np.sum([one[key] for one in own], 0) for key in Bins._fields))
         _draw_bins(axes, bins, looks[name])
-        axes.set_title(f"{name}: ECE {found.spread(name, along.at('ece'))} %")
+        # As large as the panel's width allows.
+        size = min(9.5, 240 / len(name))
+        error = found.spread(name, along.at("ece"))
+        axes.set_title(f"{name}\nECE {error} %", fontsize=size)
     for axes in grid[len(names) :]:
         axes.set_axis_off()
     figure.supxlabel("confidence", fontsize=9.5, color="#333333")

@@ -169,15 +169,17 @@ def _gradient_program(
 
 
 _COLUMNS = (
-    ("KL\nnats", ("teacher_kl",)),
-    ("KL at T\nnats", ("soft_kl",)),
-    ("same\nanswer, %", ("teacher_agreement",)),
-    ("confidence\nbelow, points", ("confidence_gap",)),
-    ("CKA of\nfeatures", ("cka",)),
-    ("gradients'\ncosine", ("gradients", "cosine")),
-    ("cosine,\na batch", ("gradients", "batch_cosine")),
-    ("gradients'\nnorms, soft/CE", ("gradients", "norm_ratio")),
+    ("KL\nnats", ".3f", ("teacher_kl",)),
+    ("KL at T\nnats", ".4f", ("soft_kl",)),
+    ("same\nanswer, %", ".2f", ("teacher_agreement",)),
+    ("confidence\nbelow, points", ".2f", ("confidence_gap",)),
+    ("CKA of\nfeatures", ".3f", ("cka",)),
+    ("gradients'\ncosine", ".3f", ("gradients", "cosine")),
+    ("cosine,\na batch", ".3f", ("gradients", "batch_cosine")),
+    ("gradients'\nnorms, soft/CE", ".3f", ("gradients", "norm_ratio")),
 )
+"""Title, format of the numbers, place in the values of a split."""
+
 _NOTES = (
     "KL: of the teacher's answers from the student's, KL(teacher || student), at "
     "temperature 1 and at the student's own (without T^2). Confidence below: the "
@@ -193,22 +195,22 @@ _NOTES = (
 def table(found: Found) -> Table | None:
     """Return the gaps of the last weights, a line for each student and split."""
     splits = found.options["splits"].split(",")
-    rows = [
-        (
-            name,
-            which,
-            *(str(found.spread(name, along.at(which, *path))) for _, path in _COLUMNS),
-            str(found.spread(name, along.at("parameters", "relative"))),
-        )
-        for name in found.networks
-        for which in splits
-    ]
+    rows = [_line(found, name, which) for name in found.networks for which in splits]
     if not rows:
         return None
-    titles = (title for title, _ in _COLUMNS)
+    titles = (title for title, _, _ in _COLUMNS)
     return Table(
         ("student", "images", *titles, "parameters'\ndistance"), tuple(rows), _NOTES
     )
+
+
+def _line(found: Found, student: str, which: str) -> tuple[str, ...]:
+    cells = (
+        format(found.spread(student, along.at(which, *path)), spec)
+        for _, spec, path in _COLUMNS
+    )
+    distance = found.spread(student, along.at("parameters", "relative"))
+    return student, which, *cells, f"{distance:.3f}"
 
 
 def figures(found: Found, looks: Mapping[str, Look]) -> Sequence[Drawn]:
