@@ -16,7 +16,7 @@ USAGE = """Train a teacher and its students, or self-taught networks, or continu
   python -m spaced_kd.main --config=configs/digits.py --workdir=runs/digits
 
 --config=FILE[:VARIANT]  a config file and, after a colon, one of its variants
---config.a.b=VALUE       override one field (spaced_kd/config.py lists them all)
+--config.a.b=VALUE       override one field (spaced_kd/config/ lists them all)
 --workdir=FOLDER         where everything is written; the same command again resumes
 
 Several processes (one for each machine or GPU) run one command, and share the workdir:

@@ -6,7 +6,7 @@ Plans and origins are written by hand; the numbers mean nothing.
 import pytest
 from test_report_exits import lockstep, replay
 
-from spaced_kd import model_card
+from spaced_kd import model_card, style
 from spaced_kd.config import base_config, from_config_dict, student, to_dict
 from spaced_kd.report import (
     configuration,
@@ -14,7 +14,6 @@ from spaced_kd.report import (
     curves,
     figures,
     origins,
-    style,
     teaching,
     timeline,
 )

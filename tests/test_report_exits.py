@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import same_color
 
-from spaced_kd import report, results
+from spaced_kd import report, results, style
 from spaced_kd.config import base_config, from_config_dict, student, to_dict
 from spaced_kd.exits import ExitResult
 from spaced_kd.report import (
@@ -19,7 +19,6 @@ from spaced_kd.report import (
     curves,
     exit_figures,
     figures,
-    style,
     teaching,
     timeline,
 )
