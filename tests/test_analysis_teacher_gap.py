@@ -16,6 +16,7 @@ from spaced_kd.analysis.subject import open_run
 from spaced_kd.analysis.teacher_gap import Options
 from spaced_kd.config import MethodConfig
 from spaced_kd.data.augment_spec import AugmentSpec
+from spaced_kd.errors import ConfigError
 from spaced_kd.models.mlp import MLP
 from spaced_kd.parallel import SeedGroup
 from spaced_kd.types import Split
@@ -195,6 +196,14 @@ def test_a_student_that_is_its_teacher_has_no_gap(analysed_run):
 def test_it_does_not_apply_to_the_teacher(analysed_run):
     subject = open_run(analysed_run.workdir).subject("teacher", 3)
     assert teacher_gap.measure(subject, Options()) is None
+
+
+def test_too_few_examples_for_the_classes_are_refused_by_the_options_name(
+    analysed_run,
+):
+    subject = open_run(analysed_run.workdir).subject("online", 3)
+    with pytest.raises(ConfigError, match=r"^options.teacher_gap.num_examples=3 "):
+        teacher_gap.measure(subject, Options(num_examples=3))
 
 
 def test_features_are_those_that_the_last_layer_reads(analysed_run):

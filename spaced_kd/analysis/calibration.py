@@ -34,7 +34,7 @@ class Options:
 
 def measure(subject: Subject, options: Options) -> Values:
     """Score a network's probabilities; see `scores`."""
-    split = subject.run.split("test", options.num_examples, "num_examples")
+    split = subject.run.split("test", options.num_examples, _COUNT)
     settings = subject.settings
     quote = settings.quote if isinstance(settings, StudentConfig) else "deepest"
     found = subject.predict(subject.variables, split)
@@ -97,6 +97,7 @@ def _scaling(logits: np.ndarray, labels: np.ndarray, options: Options) -> Values
     return {"temperature": temperature, **before, **after}
 
 
+_COUNT = "options.calibration.num_examples"
 _COLUMNS = (
     ("top-1\n%", ".2f", ("acc1",)),
     ("confidence\n%", ".2f", ("confidence",)),
@@ -198,7 +199,7 @@ def _draw_bins(axes: Axes, bins: Bins, look: Look) -> None:
     )  # fmt: skip
     axes.stairs(bins.count / bins.count.sum(), edges, color="#777777", linewidth=1.0)
     axes.plot([0, 1], [0, 1], color="#333333", linewidth=0.9, linestyle=(0, (4, 2)))
-    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1))
 
 
 ANALYSIS = Analysis(

@@ -91,7 +91,7 @@ def measure(subject: Subject, options: Options) -> Values | None:
         )
     }
     for which in options.splits.split(","):
-        split = subject.run.split(which, options.num_examples, "num_examples")
+        split = subject.run.split(which, options.num_examples, _COUNT)
         values[which] = _on_split(subject, subject.teacher, mixed(split), options)
     return values
 
@@ -128,6 +128,7 @@ def _on_split(
     }
 
 
+_COUNT = "options.teacher_gap.num_examples"
 _LOSS_FIELDS = dataclasses.fields(MethodConfig)
 _MEASURED = "acc1", "teacher_acc1", "teacher_kl", "teacher_agreement"
 
