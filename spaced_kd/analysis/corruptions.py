@@ -2,16 +2,17 @@
 
 import base64
 import io
-from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from spaced_kd import evaluate
+from spaced_kd import metrics
 from spaced_kd.analysis import corrupted_images, corruptions_shown
 from spaced_kd.analysis.base import Analysis, Values
 from spaced_kd.analysis.corrupted_images import CorruptedImages, Options
 from spaced_kd.analysis.subject import Run, Subject
+from spaced_kd.config import StudentConfig
 from spaced_kd.types import Split
 
 _LARGEST_PICTURE = 128  # pixels; pictures lie in `analysis.json`
@@ -45,9 +46,10 @@ def measure(subject: Subject, options: Options) -> Values:
 def _accuracy(subject: Subject, split: Split) -> float:
     """Return top-1 in percent, of the exit that the run's own tables quote."""
     found = subject.predict(subject.variables, split)
-    settings: Any = subject.settings
-    quote = "deepest" if subject.name == "teacher" else settings.quote
-    return float(evaluate.measure(found, split.label, None, quote)["acc1"])
+    settings = subject.settings
+    quote = settings.quote if isinstance(settings, StudentConfig) else "deepest"
+    logits = metrics.quoted(found, quote)
+    return float(metrics.classification(logits, jnp.asarray(split.label))["acc1"])
 
 
 def pictures(run: Run, options: Options) -> Values:
