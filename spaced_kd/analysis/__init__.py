@@ -3,6 +3,7 @@
 from spaced_kd.analysis import (
     calibration,
     corruptions,
+    landscape,
     noise,
     teacher_gap,
 )
@@ -12,6 +13,7 @@ ANALYSES: dict[str, Analysis] = {
     "teacher_gap": teacher_gap.ANALYSIS,
     "calibration": calibration.ANALYSIS,
     "noise": noise.ANALYSIS,
+    "landscape": landscape.ANALYSIS,
     "corruptions": corruptions.ANALYSIS,
 }
 """Name -> analysis, in the order of the report."""
