@@ -4,6 +4,7 @@ from spaced_kd.analysis import (
     calibration,
     corruptions,
     landscape,
+    line,
     noise,
     teacher_gap,
 )
@@ -14,6 +15,7 @@ ANALYSES: dict[str, Analysis] = {
     "calibration": calibration.ANALYSIS,
     "noise": noise.ANALYSIS,
     "landscape": landscape.ANALYSIS,
+    "line": line.ANALYSIS,
     "corruptions": corruptions.ANALYSIS,
 }
 """Name -> analysis, in the order of the report."""
