@@ -1,11 +1,21 @@
 """Measurements of trained networks: one a file, one line here."""
 
-from spaced_kd.analysis import calibration, corruptions, teacher_gap
+from spaced_kd.analysis import (
+    calibration,
+    corruptions,
+    landscape,
+    line,
+    noise,
+    teacher_gap,
+)
 from spaced_kd.analysis.base import Analysis
 
 ANALYSES: dict[str, Analysis] = {
     "teacher_gap": teacher_gap.ANALYSIS,
     "calibration": calibration.ANALYSIS,
+    "noise": noise.ANALYSIS,
+    "landscape": landscape.ANALYSIS,
+    "line": line.ANALYSIS,
     "corruptions": corruptions.ANALYSIS,
 }
 """Name -> analysis, in the order of the report."""
