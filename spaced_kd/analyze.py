@@ -117,7 +117,7 @@ class _Book:
         self._records[name] = record
         if analysis.once and record.once is None:
             begun = time.monotonic()
-            record.once = analysis.once(self._run, options)
+            record.once = records.finite(analysis.once(self._run, options))
             self._write()
             _log.info("%s: of the run, %.1f s", name, time.monotonic() - begun)
 
@@ -130,7 +130,7 @@ class _Book:
         if any(records.key(known) == records.key(row) for known in record.rows):
             return
         begun = time.monotonic()
-        row["values"] = analysis.measure(subject, options)
+        row["values"] = records.finite(analysis.measure(subject, options))
         row["seconds"] = round(time.monotonic() - begun, 3)
         other = [r for r in record.rows if records.place(r) != records.place(row)]
         record.rows = [*other, row]
@@ -247,7 +247,9 @@ def _parse(argv: Sequence[str]) -> absl_flags.FlagValues:
     )
 
     def define(values: absl_flags.FlagValues) -> None:
-        config_flags.DEFINE_config_dict("options", defaults, flag_values=values)
+        config_flags.DEFINE_config_dict(
+            "options", defaults, flag_values=values, sys_argv=list(argv)
+        )
         for name in ("workdir", "analyses"):
             absl_flags.DEFINE_string(name, None, "see USAGE", values)
         for name in ("networks", "seeds", "data_dir"):

@@ -29,8 +29,9 @@ def parse(argv: Sequence[str], define: Define) -> flags.FlagValues:
       ConfigError: an unknown flag, a value of the wrong type, or a stray argument.
     """
     values = flags.FlagValues()
-    define(values)
     try:
+        # ml_collections looks at overrides as soon as it declares their flags.
+        define(values)
         rest = values(list(argv))
         # A file that cannot be loaded shows only when its content is first read.
         if "config" in values and values.config is not None:

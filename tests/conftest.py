@@ -2,15 +2,19 @@
 
 import os
 import pathlib
+import shutil
 import urllib.error
 import urllib.request
+from typing import NamedTuple
 
 import jax
 import pytest
 import tiny
 
-from spaced_kd import backend
+from spaced_kd import backend, train
+from spaced_kd.config import student
 from spaced_kd.models import MODELS
+from spaced_kd.results import Results
 
 backend.configure()
 jax.config.update("jax_num_cpu_devices", 4)
@@ -26,6 +30,37 @@ def shared_data() -> pathlib.Path:
             f"needs the shared data: no folder {folder}; set SPACED_KD_TEST_DATA"
         )
     return folder
+
+
+class AnalysedRun(NamedTuple):
+    """A finished run of two seeds with snapshots; never written to."""
+
+    workdir: pathlib.Path
+    results: Results
+
+    def copy(self, to: pathlib.Path) -> pathlib.Path:
+        """Return a copy of the workdir, which may be written to."""
+        return pathlib.Path(shutil.copytree(self.workdir, to))
+
+
+@pytest.fixture(scope="session")
+def analysed_run(tmp_path_factory) -> AnalysedRun:
+    """Tiny networks on synthetic 8x8 images, for analyses."""
+    students = {
+        "baseline": student(plan="none"),
+        "online": student(plan="online"),
+        "spaced": student(plan="spaced", space_interval_epochs=0.5),
+    }
+    config = tiny.config(
+        students,
+        seed=3,
+        num_seeds=2,
+        num_epochs=2,
+        data__last_batch="drop",
+        checkpoint__snapshot_every=1,
+    )
+    workdir = tmp_path_factory.mktemp("analysed")
+    return AnalysedRun(workdir, train.run(config, workdir))
 
 
 @pytest.fixture(autouse=True)

@@ -1,1 +1,6 @@
-"""Measurements of trained networks, one a file."""
+"""Measurements of trained networks: one a file, one line here."""
+
+from spaced_kd.analysis.base import Analysis
+
+ANALYSES: dict[str, Analysis] = {}
+"""Name -> analysis, in the order of the report."""

@@ -1,20 +1,18 @@
 """What an analysis is: a measurement of trained networks, its table and its figures."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
+from spaced_kd.analysis.subject import Run, Subject
 from spaced_kd.config import reference_names
 from spaced_kd.spread import Difference, Spread
 from spaced_kd.style import Look
 from spaced_kd.tables import Table
 
-if TYPE_CHECKING:
-    from spaced_kd.analysis.subject import Run, Subject
-
 Values = dict[str, Any]
-"""What was measured: JSON of finite numbers."""
+"""What was measured: JSON; a number that is not finite is stored as None."""
 
 Drawn = tuple[str, str, Figure | None]
 """File name without ending, caption, figure; None: there is nothing to draw."""
@@ -100,10 +98,10 @@ class Analysis(NamedTuple):
     title: str
     about: str
     options: type
-    measure: "Callable[[Subject, Any], Values | None]"
+    measure: Callable[[Subject, Any], Values | None]
     table: Callable[[Found], Table | None]
     figures: Callable[[Found, Mapping[str, Look]], Sequence[Drawn]]
-    once: "Callable[[Run, Any], Values] | None" = None
+    once: Callable[[Run, Any], Values] | None = None
 
 
 def _minus(value: float | None, other: float | None) -> float | None:

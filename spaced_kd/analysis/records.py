@@ -58,13 +58,13 @@ def read(workdir: Path, fingerprint: str) -> dict[str, Record]:
 
 
 def write(workdir: Path, fingerprint: str, records: Mapping[str, Record]) -> None:
-    """Replace the file; numbers that are not finite become None.
+    """Replace the file.
 
     Raises:
       StorageError: it cannot be written.
     """
     found = {name: dataclasses.asdict(record) for name, record in records.items()}
-    content = {"format": _FORMAT, "fingerprint": fingerprint, "found": _finite(found)}
+    content = {"format": _FORMAT, "fingerprint": fingerprint, "found": found}
     write_json(workdir / FILE, content)
 
 
@@ -108,11 +108,12 @@ def found(record: Record, config: Mapping[str, Any], names: Sequence[str]) -> Fo
     return Found(config, record.options, record.once or {}, rows)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return JSON-able values with None for numbers that are not finite."""
     if isinstance(value, dict):
-        return {name: _finite(entry) for name, entry in value.items()}
+        return {name: finite(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
+        return [finite(entry) for entry in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -36,7 +36,7 @@ MOMENTS = ("last", "snapshots")
 """Weights to look at: those saved last, or also all that were kept along training."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Run:
     """A run's config, data and architectures; in float32, whatever it trained in.
 
@@ -132,8 +132,8 @@ class Run:
         return prepare_eval(image, self.spec)
 
     @functools.cache  # noqa: B019
-    def predict_program(self, model: Model, num_examples: int) -> evaluate.Predict:
-        """Return the compiled `evaluate.make_predict` of an architecture."""
+    def predict_program(self, model: Any, num_examples: int) -> Any:
+        """Return `evaluate.make_predict` of an architecture (`Model`)."""
         return evaluate.make_predict(
             model, self.group, num_examples, self.config.data.eval_batch_size, self.spec
         )

@@ -1,6 +1,6 @@
 """What analyses have found, as sections of the page."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,10 +44,15 @@ def read(
 
 
 def figures(
-    found: Mapping[str, Found], config: Mapping[str, Any]
+    found: Mapping[str, Found], networks: Iterable[str]
 ) -> dict[str, list[Drawn]]:
-    """Draw the figures of every analysis: name -> figures."""
-    looks = style.line_looks(config["students"])
+    """Draw the figures of every analysis: name -> figures.
+
+    Args:
+      found: by analysis.
+      networks: of the run, in the order of tables.
+    """
+    looks = style.line_looks(name for name in networks if name != "teacher")
     return {
         name: list(ANALYSES[name].figures(one, looks)) for name, one in found.items()
     }

@@ -17,7 +17,7 @@ from spaced_kd.report import analyses, origins
 from spaced_kd.report.configuration import environment, settings
 from spaced_kd.report.figures import every_figure
 from spaced_kd.report.teaching import sentence, teaching
-from spaced_kd.results import NetworkResult, Results
+from spaced_kd.results import NetworkResult, Results, network_order
 from spaced_kd.writers import Row, read_json, write_whole
 
 INPUTS = {
@@ -131,7 +131,7 @@ def _draw(run: Workdir, folder: Path) -> dict[str, list[Picture]]:
     """Draw and save all figures: section -> pictures."""
     with style.drawing():
         drawn = every_figure(run.config, run.plan, run.rows, run.results.networks)
-        drawn |= analyses.figures(run.analyses, run.config)
+        drawn |= analyses.figures(run.analyses, network_order(run.config, run.plan))
         return {
             section: [
                 Picture(stem, title, _uri(style.save(figure, folder / stem)))
