@@ -11,8 +11,17 @@ import numpy as np
 import pytest
 from torch_parity import attack_cases, values
 
-from spaced_kd.analysis import adversary, attacked, attacks, masking
+from spaced_kd import style
+from spaced_kd.analysis import (
+    adversary,
+    attack_report,
+    attacked,
+    attacks,
+    masking,
+)
 from spaced_kd.analysis.attack_options import Options
+from spaced_kd.analysis.subject import open_run
+from spaced_kd.analyze import analyze
 from spaced_kd.config import ArchConfig
 from spaced_kd.data.augment_spec import AugmentSpec
 from spaced_kd.errors import ConfigError
@@ -335,3 +344,89 @@ def test_options_that_cannot_be_are_refused_in_a_line(fields, words):
     with pytest.raises(ConfigError) as caught:
         Options(**fields)
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+ATTACKED = {"eps": "2,8", "steps": 3, "num_examples": 30, "batch_size": 16}
+
+
+@pytest.fixture(scope="module")
+def found(analysed_run, tmp_path_factory):
+    """Attacks on a run's networks, on one device."""
+    workdir = analysed_run.copy(tmp_path_factory.mktemp("attacked") / "run")
+    options = {"attacks": ATTACKED}
+    return analyze(workdir, ["attacks"], options=options, num_devices=1)["attacks"]
+
+
+def test_a_runs_networks_are_attacked_at_the_accuracy_they_had(found, analysed_run):
+    """Of the same images: eps 0 of an attack is what training evaluated."""
+    run = open_run(analysed_run.workdir, num_devices=1)
+    split = run.split("test", 30, "")
+    for row in found.rows:
+        own = run.subject(row.network, row.seed)
+        logits = np.asarray(own.predict(own.variables, split).logits)
+        right = 100 * np.mean(logits.argmax(-1) == split.label)
+        np.testing.assert_allclose(row.values["clean"]["acc1"], right, atol=1e-4)
+        curve = row.values["curves"]["bim"]
+        assert row.values["clean"]["loss"] < curve["loss"][0] < curve["loss"][1]
+        assert curve["acc1"][-1] == 0.0
+    assert found.networks == ["teacher", "baseline", "online", "spaced"]
+
+
+def test_the_table_has_every_network_and_its_difference_to_the_reference(found):
+    drawn = attack_report.table(found)
+    assert [row[0] for row in drawn.rows] == [
+        "teacher",
+        "baseline",
+        "online",
+        "spaced",
+        "baseline - online",
+        "spaced - online",
+    ]
+    by_seed = {row.network: [] for row in found.rows}
+    for row in found.rows:
+        by_seed[row.network].append(row.values["curves"]["bim"]["acc1"][1])
+    spaced, online = (np.array(by_seed[name]) for name in ("spaced", "online"))
+    assert drawn.titles[4] == "eps 8/255\nacc1 %"
+    assert drawn.rows[3][4] == f"{spaced.mean():.2f} ± {spaced.std(ddof=1):.2f}"
+    minus = spaced - online
+    assert drawn.rows[5][4] == f"{minus.mean():+.2f} ± {minus.std(ddof=1):.2f}"
+    assert "3 steps of 0.25 eps" in drawn.notes[0]
+
+
+def test_the_eps_nearest_the_papers_number_is_marked_on_cifar100_alone(found):
+    assert not any("*" in title for title in attack_report.table(found).titles)
+    rows = []
+    for row in found.rows:
+        curves = row.values["curves"]
+        left = {"bim": curves["bim"] | {"acc1": [40.0, 29.0, 0.0]}}
+        rows.append(row._replace(values=row.values | {"curves": curves | left}))
+    data = {**found.config["data"], "name": "cifar100"}
+    config = {**found.config, "data": data}
+    drawn = attack_report.table(found._replace(config=config, rows=rows))
+    assert drawn.titles[3:] == ("eps 2/255\nacc1 %", "eps 8/255 *\nacc1 %")
+    assert any("31.33" in note for note in drawn.notes)
+
+
+def test_a_check_that_failed_is_told_with_its_numbers(found):
+    row = found.rows[-1]
+    check = {"passed": False, "found": 12.5, "bar": 5.0, "eps": 64.0}
+    checks = {"bim": row.values["checks"]["bim"] | {"reaches_zero": check}}
+    rows = [row._replace(values=row.values | {"checks": checks})]
+    notes = attack_report.table(found._replace(rows=rows)).notes
+    assert (
+        "CHECK FAILED: spaced, seed 4, bim: reaches_zero: 12.50 % still right at "
+        "64/255, bar 5.00 %, half of chance." in notes
+    )
+
+
+def test_each_attack_has_a_figure_with_a_line_a_network(found):
+    looks = style.line_looks(["baseline", "online", "spaced"])
+    with style.drawing():
+        [(name, caption, figure)] = attack_report.figures(found, looks)
+    assert name == "attacks_bim" and "BIM" in caption and figure is not None
+    [axes] = figure.axes
+    thick = [line for line in axes.lines if line.get_marker() == "o"]
+    assert len(thick) == 4 and axes.get_xscale() == "log"
+    np.testing.assert_allclose(thick[0].get_xdata(), [2, 8, 64])
+    expected = found.spread("teacher", lambda v: v["curves"]["bim"]["acc1"][1]).mean
+    np.testing.assert_allclose(thick[0].get_ydata()[1], expected)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 
@@ -11,14 +11,12 @@ from spaced_kd import metrics
 from spaced_kd.analysis import adversary, chunks
 from spaced_kd.analysis.adversary import LogitsOf, Rule
 from spaced_kd.analysis.chunks import Chunk
+from spaced_kd.analysis.subject import Subject
 from spaced_kd.data.augment import prepare_eval, standardize
 from spaced_kd.data.augment_spec import AugmentSpec
 from spaced_kd.models.base import Model
 from spaced_kd.parallel import SeedGroup
 from spaced_kd.types import ENSEMBLE, ModelOutput, Predictions, Split, Variables
-
-if TYPE_CHECKING:
-    from spaced_kd.analysis.subject import Subject
 
 PerExample = Callable[..., dict[str, jax.Array]]
 """(logits_of, image, label, keys, rule) -> [b] each; see `adversary.perturb`."""
@@ -26,7 +24,7 @@ PerExample = Callable[..., dict[str, jax.Array]]
 
 def means(
     per_example: PerExample,
-    subject: "Subject",
+    subject: Subject,
     split: Split,
     rule: Rule,
     key: jax.Array,
@@ -44,9 +42,9 @@ def means(
       batch_size: examples at once, all devices together.
     """
     run = subject.run
-    setting = run.group, run.spec, getattr(subject.settings, "quote", "deepest")
-    # Flax modules are hashable, which pyright cannot see.
-    program = _program(per_example, subject.model, *setting)  # pyright: ignore
+    quote = getattr(subject.settings, "quote", "deepest")
+    model: Any = subject.model  # hashable, which type checkers cannot see
+    program = _program(per_example, model, run.group, run.spec, quote)
     totals: dict[str, float] = {}
     first = 0
     for chunk in chunks.of(split, batch_size, run.group):
@@ -94,12 +92,12 @@ class _Args(NamedTuple):
 @functools.cache
 def _program(
     per_example: PerExample,
-    model: Model,
+    model: Any,
     group: SeedGroup,
     spec: AugmentSpec,
     quote: str,
 ) -> Callable[[_Args, Chunk], dict[str, jax.Array]]:
-    """Compile sums of `per_example` over a chunk."""
+    """Compile sums of `per_example` over a chunk; `model` is a `Model`."""
 
     def sums(args: _Args, chunk: Chunk):
         image = _pixels(chunk.image, spec)

@@ -4,8 +4,6 @@ The paper attacks with BIM and gives neither eps nor step nor their number, so t
 whole curve. What an attack does: `adversary`; whether to believe it: `masking`.
 """
 
-from typing import TYPE_CHECKING
-
 import jax
 
 from spaced_kd.analysis import adversary, attack_report, attacked, masking
@@ -19,12 +17,10 @@ from spaced_kd.analysis.attack_options import (
 )
 from spaced_kd.analysis.base import Analysis, Values
 from spaced_kd.analysis.masking import Curve, Measured
-
-if TYPE_CHECKING:
-    from spaced_kd.analysis.subject import Subject
+from spaced_kd.analysis.subject import Subject
 
 
-def measure(subject: "Subject", options: Options) -> Values:
+def measure(subject: Subject, options: Options) -> Values:
     """Return what every attack leaves of a network; see `ANALYSIS`.
 
     Returns:
