@@ -1,5 +1,6 @@
 """Attacks against closed forms of linear networks, Foolbox, and broken gradients."""
 
+import dataclasses
 import functools
 import pathlib
 import types
@@ -23,6 +24,7 @@ from spaced_kd.analysis.attack_options import Options
 from spaced_kd.analysis.subject import open_run
 from spaced_kd.analyze import analyze
 from spaced_kd.config import ArchConfig
+from spaced_kd.data.augment import prepare_eval
 from spaced_kd.data.augment_spec import AugmentSpec
 from spaced_kd.errors import ConfigError
 from spaced_kd.models import make_model
@@ -235,6 +237,32 @@ def test_adversaries_are_foolboxs(name, same_network):
     assert ANSWERS.stat().st_size < 50_000
 
 
+def test_what_is_attacked_is_what_training_evaluates():
+    """Resized, then pixels in [0, 1], then normalised within the network."""
+    spec = dataclasses.replace(SPEC, size=(6, 6))
+    stored = np.random.default_rng(7).integers(0, 256, (5, 8, 8, 3), np.uint8)
+    seen = []
+    model = types.SimpleNamespace(
+        apply=lambda variables, image, train: seen.append(image) or ModelOutput(1, 2)
+    )
+    pixels = attacked._pixels(stored, spec)
+    attacked._logits_of(model, {}, spec, "deepest")(pixels)
+    assert pixels.shape == (5, 6, 6, 3) and 0 <= pixels.min() < pixels.max() <= 1
+    np.testing.assert_array_equal(seen[0], prepare_eval(stored, spec))
+
+
+def test_of_several_exits_the_quoted_one_is_attacked():
+    exits = np.arange(12.0).reshape(2, 3, 2) ** 2
+    outputs = ModelOutput(exits[:, 0], exits[:, 0], None, exits[:, 1:])
+    model = types.SimpleNamespace(apply=lambda variables, image, train: outputs)
+    answers = {
+        quote: attacked._logits_of(model, {}, SPEC, quote)(IMAGES)
+        for quote in ("deepest", "ensemble")
+    }
+    np.testing.assert_array_equal(answers["deepest"], exits[:, 0])
+    np.testing.assert_allclose(answers["ensemble"], exits.mean(1))
+
+
 class Hiding(Model):
     """`linear`, made to look robust as its parameters say.
 
@@ -390,7 +418,8 @@ def test_the_table_has_every_network_and_its_difference_to_the_reference(found):
     assert drawn.rows[3][4] == f"{spaced.mean():.2f} ± {spaced.std(ddof=1):.2f}"
     minus = spaced - online
     assert drawn.rows[5][4] == f"{minus.mean():+.2f} ± {minus.std(ddof=1):.2f}"
-    assert "3 steps of 0.25 eps" in drawn.notes[0]
+    rule = "30 test images; bim: 3 steps of 0.25 eps; mean ± standard deviation"
+    assert drawn.notes[0].startswith(rule)
 
 
 def test_the_eps_nearest_the_papers_number_is_marked_on_cifar100_alone(found):

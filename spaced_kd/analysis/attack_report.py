@@ -79,17 +79,17 @@ def _nearest(found: Found, options: Options) -> int | None:
 
 
 def _description(found: Found, options: Options) -> str:
+    words = [f"{found.rows[0].values['num_examples']} test images"]
+    many = [name for name in options.names if name != "fgsm"]
     unit = " eps" if options.step_rule == "share" else "/255"
-    starts = f" from {options.restarts} random starts (pgd)" if _pgd(options) else ""
-    seeds = "; mean ± standard deviation over seeds" if _has_seeds(found) else ""
-    return (
-        f"{found.rows[0].values['num_examples']} test images; {options.steps} steps of "
-        f"{options.step_size:g}{unit}{starts}{seeds}."
-    )
-
-
-def _pgd(options: Options) -> bool:
-    return "pgd" in options.names
+    if many:
+        length = f"{options.step_size:g}{unit}"
+        words.append(f"{' and '.join(many)}: {options.steps} steps of {length}")
+    if "pgd" in many:
+        words.append(f"random starts of pgd: {options.restarts}")
+    if _has_seeds(found):
+        words.append("mean ± standard deviation over seeds")
+    return "; ".join(words) + "."
 
 
 def _has_seeds(found: Found) -> bool:
