@@ -1,6 +1,7 @@
 """Measurements of trained networks: one a file, one line here."""
 
 from spaced_kd.analysis import (
+    attacks,
     calibration,
     corruptions,
     landscape,
@@ -17,5 +18,6 @@ ANALYSES: dict[str, Analysis] = {
     "landscape": landscape.ANALYSIS,
     "line": line.ANALYSIS,
     "corruptions": corruptions.ANALYSIS,
+    "attacks": attacks.ANALYSIS,
 }
 """Name -> analysis, in the order of the report."""
