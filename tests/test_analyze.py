@@ -299,7 +299,7 @@ def test_the_example_of_the_documents_runs(copied, monkeypatch):
     [code] = re.findall(r"```python\n(.*?)```", text, re.S)
     module: dict = {"__name__": "margin"}
     monkeypatch.setitem(sys.modules, "margin", types.ModuleType("margin"))
-    exec(code, module)  # noqa: S102
+    exec(code, module)
     monkeypatch.setitem(analysis.ANALYSES, "margin", module["ANALYSIS"])
     found = analyze.analyze(copied, ["margin"], networks=["online"], seeds=[3])
     [row] = found["margin"].rows
