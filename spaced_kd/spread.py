@@ -27,9 +27,14 @@ class Spread:
 
     def __str__(self) -> str:
         """Return e.g. `75.12 ± 0.30`, `-` if unknown."""
+        return f"{self:.2f}"
+
+    def __format__(self, spec: str) -> str:
+        """Return the same with another format of the numbers, e.g. `.3f`."""
         if self.mean is None:
             return "-"
-        return f"{self.mean:.2f}" + ("" if self.std is None else f" ± {self.std:.2f}")
+        numbers = [self.mean] if self.std is None else [self.mean, self.std]
+        return " ± ".join(format(number, spec or ".2f") for number in numbers)
 
 
 def over_training(
@@ -80,14 +85,19 @@ class Difference:
 
     def __str__(self) -> str:
         """Return e.g. `+1.12 ± 0.21 [+0.60, +1.64]`, `-` if unknown."""
+        return f"{self:.2f}"
+
+    def __format__(self, spec: str) -> str:
+        """Return the same with another format of the numbers, e.g. `.3g`."""
         if self.mean is None:
             return "-"
-        text = f"{self.mean:+.2f}"
+        spec = spec or ".2f"
+        text = format(self.mean, "+" + spec)
         if self.std is not None:
-            text += f" ± {self.std:.2f}"
+            text += f" ± {format(self.std, spec)}"
         if self.ci95 is not None:
-            low, high = self.ci95
-            text += f" [{low:+.2f}, {high:+.2f}]"
+            low, high = (format(end, "+" + spec) for end in self.ci95)
+            text += f" [{low}, {high}]"
         return text
 
 

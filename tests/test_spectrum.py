@@ -134,7 +134,7 @@ def test_hutch_plus_plus_is_unbiased_and_errs_less_than_hutchinson():
     root_mean_square = np.sqrt((errors**2).mean())
     assert root_mean_square < 0.5 * np.sqrt(2 * squares / products)
     # Its own standard error, of ten probes each, tells how far off it is.
-    stated = np.sqrt(np.mean([one.standard_error**2 for one in found]))
+    stated = np.sqrt(np.mean([(one.standard_error or 0) ** 2 for one in found]))
     np.testing.assert_allclose(stated, root_mean_square, rtol=0.6)
     block = np.array([one.layers["a"].mean for one in found])
     error = block.std(ddof=1) / np.sqrt(runs)

@@ -1,9 +1,25 @@
 """Measurements of trained networks: one a file, one line here."""
 
-from spaced_kd.analysis import hessian
+from spaced_kd.analysis import (
+    attacks,
+    calibration,
+    corruptions,
+    hessian,
+    landscape,
+    line,
+    noise,
+    teacher_gap,
+)
 from spaced_kd.analysis.base import Analysis
 
 ANALYSES: dict[str, Analysis] = {
+    "teacher_gap": teacher_gap.ANALYSIS,
+    "calibration": calibration.ANALYSIS,
     "hessian": hessian.ANALYSIS,
+    "noise": noise.ANALYSIS,
+    "landscape": landscape.ANALYSIS,
+    "line": line.ANALYSIS,
+    "corruptions": corruptions.ANALYSIS,
+    "attacks": attacks.ANALYSIS,
 }
 """Name -> analysis, in the order of the report."""

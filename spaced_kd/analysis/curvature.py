@@ -12,7 +12,7 @@ about this trace.
 """
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -48,7 +48,7 @@ class Risk(NamedTuple):
     loss_sum: LossSum
     params: Params
     fixed: Any
-    chunks: Iterable[Any]
+    chunks: Sequence[Any]
     num_examples: int
     group: SeedGroup
 

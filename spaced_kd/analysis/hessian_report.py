@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from spaced_kd import style
 from spaced_kd.analysis import along, spectrum
 from spaced_kd.analysis.base import Drawn, Found, Values
-from spaced_kd.spread import Difference, Spread
+from spaced_kd.spread import Spread
 from spaced_kd.style import Look
 from spaced_kd.tables import Table
 
@@ -48,15 +48,15 @@ def _row(found: Found, network: str, loss: str) -> tuple[str, ...]:
     differences = (
         ""
         if network in ("teacher", name)
-        else _change(found.difference(network, name, at("trace")))
+        else f"{found.difference(network, name, at('trace')):.3g}"
         for name in found.references
     )
     return (
         network,
         loss,
-        _value(found.spread(network, at("trace"))),
+        f"{found.spread(network, at('trace')):.3g}",
         "-" if error is None else f"{error:.2g}",
-        _value(found.spread(network, _largest(loss))),
+        f"{found.spread(network, _largest(loss)):.3g}",
         *differences,
     )
 
@@ -67,23 +67,6 @@ def _largest(loss: str):
         return eigenvalues[0] if eigenvalues else None
 
     return take
-
-
-def _value(spread: Spread) -> str:
-    if spread.mean is None:
-        return "-"
-    return f"{spread.mean:.4g}" + (f" ± {spread.std:.2g}" if spread.std else "")
-
-
-def _change(difference: Difference) -> str:
-    if difference.mean is None:
-        return "-"
-    text = f"{difference.mean:+.3g}"
-    if difference.std is not None:
-        text += f" ± {difference.std:.2g}"
-    if difference.ci95 is not None:
-        text += " [{:+.3g}, {:+.3g}]".format(*difference.ci95)
-    return text
 
 
 def _notes(found: Found) -> tuple[str, ...]:

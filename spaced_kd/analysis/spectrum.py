@@ -7,7 +7,7 @@ float32 numbers, on every device (50 steps of a ResNet-18: 2.2 GB).
 """
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -206,8 +206,7 @@ def added(
 
 def _held(risk: Risk) -> Any:
     """Return all chunks in one array each, [chunks, ...], on the devices."""
-    chunks: Iterable[Any] = risk.chunks
-    stacked = jax.tree.map(lambda *own: np.stack(own), *chunks)
+    stacked = jax.tree.map(lambda *own: np.stack(own), *risk.chunks)
     return risk.group.put(stacked) if len(risk.group.devices) == 1 else stacked
 
 
