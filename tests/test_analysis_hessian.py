@@ -200,6 +200,18 @@ def test_a_networks_trace_is_found_in_a_run(found):
         assert trace > largest > second > values["ce"]["smallest_eigenvalue"]
 
 
+@pytest.mark.parametrize("estimator", ["hutchinson", "hutch++", "exact"])
+def test_every_estimator_finds_a_closed_forms_trace(estimator):
+    """Within its own standard error, which is 0 where the trace is exact."""
+    options = hessian.Options(estimator=estimator, num_probes=20)
+    risk = curved.regression()
+    found = hessian.trace_of(risk, jax.random.key(0), options)
+    expected = np.trace(curved.regression_hessian())
+    assert found.standard_error is not None
+    assert abs(found.mean - expected) < 4 * found.standard_error + 1e-5 * expected
+    assert (found.standard_error == 0) == (estimator == "exact")
+
+
 def test_the_table_pairs_networks_by_seed(found):
     """One row a loss and network; the difference's digits are those of the rows."""
     found, _ = found

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import flatten_util
+from matfree import stochtrace
 
 from spaced_kd.analysis import curvature
 from spaced_kd.errors import ConfigError
@@ -75,6 +76,20 @@ def test_a_linear_classifiers_trace_is_its_closed_form():
     found = curvature.exact_trace(curved.regression())
     expected = np.trace(curved.regression_hessian())
     np.testing.assert_allclose(found.mean, expected, rtol=1e-5)
+
+
+def test_matfrees_estimate_is_ours():
+    """Of probes of its own, with the closed form's matrix, by both standard errors."""
+    matrix = jnp.asarray(curved.regression_hessian(), jnp.float32)
+    found = curvature.trace(curved.regression(), jax.random.key(1), num_probes=200)
+    estimate = stochtrace.estimator_monte_carlo_mean_and_sem(
+        stochtrace.monte_carlo_trace(), stochtrace.sampler_signs(jnp.ones(96), num=200)
+    )
+    mean, error = estimate(lambda v: matrix @ v, jax.random.key(2))
+    assert found.standard_error is not None
+    both = np.hypot(found.standard_error, error)
+    assert abs(found.mean - mean) < 4 * both
+    np.testing.assert_allclose(found.standard_error, error, rtol=0.25)
 
 
 @pytest.mark.parametrize("probe", curvature.PROBES)

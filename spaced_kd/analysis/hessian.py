@@ -78,7 +78,7 @@ def _measure(subject: Subject, options: Options) -> Values | None:
     found = {}
     for name in applying:
         risk = objectives.risk_of(subject, name, split, options.chunk_size)
-        trace = _trace(risk, key, options)
+        trace = trace_of(risk, key, options)
         found[name] = _of_trace(trace, options)
         if math.isfinite(trace.mean):
             found[name] |= _of_spectrum(risk, key, options)
@@ -106,7 +106,8 @@ def _check(options: Options, size: int) -> None:
         )
 
 
-def _trace(risk: Risk, key: jax.Array, options: Options) -> Trace:
+def trace_of(risk: Risk, key: jax.Array, options: Options) -> Trace:
+    """Return the trace as the options ask for it."""
     if options.estimator == "exact":
         return curvature.exact_trace(risk)
     estimate = {
