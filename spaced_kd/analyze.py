@@ -194,7 +194,8 @@ def main(argv: Sequence[str]) -> int:
     if flags.wants_help(argv):
         print(_help())
         return 0
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    # A library that the analyses import has set logging up already.
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
     _log.setLevel(logging.INFO)
     try:
         values = _parse(argv)
