@@ -218,7 +218,7 @@ def found():
         row("online", 0, 15, gap=0.2),
         row("online", 0, 20, gap=0.0),
         row("spaced", 0, 10, gap=0.1),
-        row("spaced", 0, 20, gap=0.0, trace=1.25),
+        row("spaced", 0, 20, gap=0.0, trace=1.25, residual=0.75),
     ]
     return Found(config, {}, {}, rows)
 
@@ -242,9 +242,21 @@ def test_the_table_shows_the_last_weights_and_differences(found):
     assert table is not None
     cells = {row[0]: row for row in table.rows}
     assert cells["spaced"][1:4] == ("1.5", "0.1", "1.25")
-    assert cells["spaced"][-1] == "-0.75" and cells["online"][-1] == ""
+    assert cells["spaced"][-2:] == ("-0.75", "+0.25")
+    assert cells["online"][-2:] == ("", "")
     assert cells["baseline"][1:3] == ("-", "-")
     assert theorem_view.table(found._replace(rows=[])) is None
+
+
+def test_a_network_without_finite_values_is_shown_as_unknown(found):
+    """NaN is None in the file; other networks keep their row."""
+    broken = dict.fromkeys(found.rows[1].values)
+    rows = [*found.rows[:4], *(r._replace(values=broken) for r in found.rows[4:])]
+    table = theorem_view.table(found._replace(rows=rows))
+    assert table is not None
+    assert next(row for row in table.rows if row[0] == "spaced")[2:4] == ("-", "-")
+    looks = style.line_looks(found.config["students"])
+    theorem_view.figures(found._replace(rows=rows), looks)
 
 
 def test_figures_leave_out_what_was_not_measured(found):

@@ -1,5 +1,6 @@
 """Table and figures of the analysis "theorem"."""
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
@@ -27,10 +28,17 @@ TITLES = (
 
 
 def table(found: Found) -> Table | None:
-    """Return a row a network, and a column of differences a reference."""
+    """Return a row a network; against each reference the trace and its residual part.
+
+    The theorem allows a difference in the latter alone.
+    """
     if not found.rows:
         return None
-    against = [f"Tr H minus\n{name}" for name in found.references]
+    against = [
+        f"{part} minus\n{name}"
+        for name in found.references
+        for part in ("Tr H", "residual")
+    ]
     return Table(
         (*TITLES, *against),
         tuple(_row(found, name) for name in found.networks),
@@ -41,7 +49,7 @@ def table(found: Found) -> Table | None:
 def _row(found: Found, name: str) -> tuple[str, ...]:
     value = lambda key: _text(found.spread(name, lambda values: values[key]))
     interval = interval_epochs(found.config, name)
-    trace = lambda values: values["trace"]
+    parts = [lambda v: v["trace"], lambda v: v["residual"]]
     return (
         name,
         "-" if interval is None else f"{interval:g}",
@@ -51,14 +59,16 @@ def _row(found: Found, name: str) -> tuple[str, ...]:
         value("residual"),
         value("trace_error"),
         *(
-            "" if name == other else _text(found.difference(name, other, trace))
+            "" if name == other else _text(found.difference(name, other, part))
             for other in found.references
+            for part in parts
         ),
     )
 
 
 def _notes(found: Found) -> tuple[str, ...]:
-    worst = max(row.values["identity_error"] for row in found.rows)
+    errors = (row.values["identity_error"] for row in found.rows)
+    worst = max((error for error in errors if error is not None), default=math.nan)
     return (
         "Mean ± s.d. over seeds, of the last weights; differences paired by seed. u: "
         "mean over the snapshots before the last weights (--at=snapshots).",
@@ -96,7 +106,7 @@ def gap_along(found: Found, name: str) -> Spread:
     by_seed: dict[int, list[float]] = {}
     for row in found.rows:
         early = (row.network, row.seed, row.step) not in last
-        if row.network == name and early and "gap" in row.values:
+        if row.network == name and early and row.values.get("gap") is not None:
             by_seed.setdefault(row.seed, []).append(row.values["gap"])
     return Spread.of([statistics.fmean(values) for values in by_seed.values()])
 
@@ -146,7 +156,11 @@ def _along(
 
 
 def _track(found: Found, name: str, value: str) -> list[tuple[float, float]]:
-    rows = [row for row in found.rows if row.network == name and value in row.values]
+    rows = [
+        row
+        for row in found.rows
+        if row.network == name and row.values.get(value) is not None
+    ]
     seeds = {row.seed for row in rows}
     by_epoch: dict[float, list[Row]] = {}
     for row in rows:
@@ -211,4 +225,9 @@ def _text(spread: Spread | Difference) -> str:
         return "-"
     sign = "+" if isinstance(spread, Difference) else ""
     text = f"{spread.mean:{sign}.3g}"
-    return text if spread.std is None else f"{text} ± {spread.std:.1g}"
+    return text if spread.std is None else f"{text} ± {_rounded(spread.std)}"
+
+
+def _rounded(value: float) -> str:
+    """Return two digits, as 120 rather than 1.2e+02."""
+    return f"{float(f'{value:.2g}'):g}"
