@@ -13,7 +13,7 @@ from spaced_kd.data.augment import prepare_eval
 from spaced_kd.data.augment_spec import AugmentSpec
 from spaced_kd.models.base import Model
 from spaced_kd.parallel import BatchAxis, SeedGroup, data_parallel
-from spaced_kd.types import ENSEMBLE, Metrics, ModelOutput, Predictions, Variables
+from spaced_kd.types import Metrics, ModelOutput, Predictions, Variables
 
 Predict = Callable[[Variables, jax.Array], Predictions]
 
@@ -83,7 +83,7 @@ def measure(
       quote: whose accuracy and loss these are: of the "deepest" exit, or of the
         "ensemble". Those of every exit come under its own name.
     """
-    logits = metrics.ensemble(found) if quote == ENSEMBLE else found.logits
+    logits = metrics.quoted(found, quote)
     measured = metrics.classification(logits, labels)
     if teacher_logits is not None:
         measured |= metrics.teacher_gap(logits, teacher_logits, labels)

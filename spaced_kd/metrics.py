@@ -68,6 +68,18 @@ def ensemble(found: Predictions) -> jax.Array:
     return (found.logits + branches.sum(1)) / (1 + branches.shape[1])
 
 
+def quoted(found: Predictions, quote: str) -> jax.Array:
+    """Return the logits [N, C] that a network is judged by.
+
+    Args:
+      found: what it predicts; without branches (a peer that was left out, say) by
+        its own logits in any case.
+      quote: "deepest" exit, or "ensemble" (config.student.quote).
+    """
+    several = found.branch_logits is not None
+    return ensemble(found) if several and quote == ENSEMBLE else found.logits
+
+
 def by_exit(found: Predictions, labels: jax.Array) -> Metrics:
     """Return how good every exit of a network with branches is, and the ensemble.
 

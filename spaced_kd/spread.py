@@ -27,9 +27,14 @@ class Spread:
 
     def __str__(self) -> str:
         """Return e.g. `75.12 ± 0.30`, `-` if unknown."""
+        return f"{self:.2f}"
+
+    def __format__(self, spec: str) -> str:
+        """Return the same with another format of the numbers, e.g. `.3f`."""
         if self.mean is None:
             return "-"
-        return f"{self.mean:.2f}" + ("" if self.std is None else f" ± {self.std:.2f}")
+        numbers = [self.mean] if self.std is None else [self.mean, self.std]
+        return " ± ".join(format(number, spec or ".2f") for number in numbers)
 
 
 def over_training(

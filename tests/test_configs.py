@@ -10,8 +10,10 @@ import ml_collections
 import numpy as np
 import pytest
 
+from spaced_kd import config as config_lib
 from spaced_kd import data, experiment, schedule, steps
-from spaced_kd.config import NO_TEACHER, from_config_dict
+from spaced_kd.config import NO_TEACHER, Config, from_config_dict
+from spaced_kd.grid import cells
 from spaced_kd.schedule import HARD, Clock, Lockstep, Replay
 from spaced_kd.state import Frozen
 from spaced_kd.types import Dataset, Split
@@ -27,6 +29,8 @@ FILES = {
     str(path.relative_to(ROOT / "configs").with_suffix("")): path
     for path in (ROOT / "configs").glob("**/*.py")
 }
+GRIDS = ("digits_grid", "paper/figure5")
+OWN_VARIANTS |= dict.fromkeys(GRIDS, ("learning_rate", "batch_size", "smoke"))
 VARIANTS = {name: OWN_VARIANTS.get(name, FOLLOWING) for name in FILES}
 ALL = [(name, variant) for name, known in VARIANTS.items() for variant in known]
 # Training examples, image shape, classes of the real data sets.
@@ -46,8 +50,17 @@ def _load(name: str, *variant: str) -> ml_collections.ConfigDict:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = module.get_config(*variant)
-    config.num_devices = 1
+    run = config.base if name in GRIDS else config
+    run.num_devices = 1
     return config
+
+
+def _runs(name: str, *variant: str) -> list[Config]:
+    """The run of a config file, or those of a grid, by their resolved configs."""
+    config = _load(name, *variant)
+    if name in GRIDS:
+        return [cell.config for cell in cells.read(config)]
+    return [from_config_dict(config)]
 
 
 class Blank(NamedTuple):
@@ -83,10 +96,10 @@ def _blank(config) -> Dataset:
 @pytest.mark.parametrize(("name", "variant"), ALL)
 def test_every_variant_is_valid(name, variant):
     """Fields, ranges, plans and what contradicts what; networks are not made."""
-    resolved = from_config_dict(_load(name, variant))
-    clock = Clock(10, resolved.num_epochs)
-    trains = resolved.teacher.model != NO_TEACHER and not resolved.teacher.stage
-    assert schedule.make_plan(resolved.students, clock, teacher=trains)
+    for resolved in _runs(name, variant):
+        clock = Clock(10, resolved.num_epochs)
+        trains = resolved.teacher.model != NO_TEACHER and not resolved.teacher.stage
+        assert schedule.make_plan(resolved.students, clock, teacher=trains)
 
 
 def _networks(resolved) -> set[str]:
@@ -116,6 +129,7 @@ REPEATED = (
     "table9",
     "table11",
     "figure3",
+    "figure5",
 )
 MADE = [n for n in FILES if n in BRANCHED | PAIRS or not any(t in n for t in REPEATED)]
 
@@ -123,7 +137,7 @@ MADE = [n for n in FILES if n in BRANCHED | PAIRS or not any(t in n for t in REP
 @pytest.mark.parametrize("name", MADE)
 def test_the_networks_of_a_config_fit_its_data(name):
     """A config that nobody runs rots; this makes every network, without its steps."""
-    resolved = from_config_dict(_load(name))
+    resolved = _runs(name)[0]
     parts = experiment.build(resolved, _blank(resolved))
     (state, *_) = experiment.state_template(parts)
     assert set(state) == _networks(resolved)
@@ -138,16 +152,16 @@ SHRUNK = [n for n in FILES if n != "cifar100_cpu" and "table6" not in n]
 @pytest.mark.parametrize("name", SHRUNK)
 def test_every_smoke_variant_fits_the_data_it_names(name):
     """With the data that a run would load."""
-    resolved = from_config_dict(_load(name, "smoke"))
-    parts = experiment.build(resolved, data.load(resolved.data))
-    (state, *_) = experiment.state_template(parts)
-    assert set(state) == _networks(resolved)
+    for resolved in _runs(name, "smoke"):
+        parts = experiment.build(resolved, data.load(resolved.data))
+        (state, *_) = experiment.state_template(parts)
+        assert set(state) == _networks(resolved)
 
 
 # One of each network and recipe traces its steps; the rest differ in sizes alone, and
 # the steps of each method are run in test_train.py.
 TRACED = [
-    *[(n, v) for n, own in OWN_VARIANTS.items() for v in own if n != "digits_methods"],
+    *[(n, v) for n in ("digits", "digits_self", "cifar100_cpu") for v in ("", "smoke")],
     ("cifar100", "released"),
     ("imagenet", "smoke"),
     ("paper/table1_deit_cifar100", "smoke"),
@@ -249,7 +263,7 @@ def test_the_headline_config_is_the_papers_protocol():
 
 
 def test_every_row_of_a_table_has_its_file():
-    """Tables 1, 2, 3, 6, 9, 10, 11 and Figure 3, and self KD of Tables 7 and 8.
+    """Tables 1, 2, 3, 6, 9, 10, 11, Figures 3 and 5, and self KD of Tables 7 and 8.
 
     ResNet-18's rows of Table 6 are configs/cifar100.py and configs/tinyimagenet.py.
     """
@@ -281,6 +295,7 @@ def test_every_row_of_a_table_has_its_file():
         "paper/table3_logit_losses",
         "paper/table11_constant_ahead",
         "paper/figure3_critical_period",
+        "paper/figure5",
     }
 
 
@@ -704,3 +719,23 @@ def test_the_released_offline_transformer_keeps_its_teacher_in_train_mode():
         "pit": "batch",
     }
     assert {s.optim.schedule_clock for s in found.values()} == {"own"}
+
+
+def test_figure_5_is_the_headline_run_at_other_rates_and_sizes():
+    """Method D.7: five of each, 1.5 epochs of space, the learning rate not rescaled."""
+    headline = from_config_dict(_load("paper/table1_resnet18_cifar100"))
+    rates = _runs("paper/figure5", "learning_rate")
+    sizes = _runs("paper/figure5", "batch_size")
+    assert rates[2] == sizes[2] == headline
+    for run, rate in zip(rates, (0.001, 0.005, 0.01, 0.05, 0.1), strict=True):
+        networks = run.teacher, *run.students.values()
+        assert {net.optim.learning_rate for net in networks} == {rate}
+        assert run.data == headline.data
+    for run, size in zip(sizes, (32, 64, 128, 256, 512), strict=True):
+        assert run.data == dataclasses.replace(headline.data, batch_size=size)
+        assert (run.teacher, run.students) == (headline.teacher, headline.students)
+    steps = [
+        config_lib.space_interval_steps(run.students["spaced_1_5"], -(-50_000 // size))
+        for run, size in zip(sizes, (32, 64, 128, 256, 512), strict=True)
+    ]
+    assert steps == [2344, 1173, 586, 294, 147]

@@ -6,8 +6,10 @@ import shlex
 
 import pytest
 
-from spaced_kd import main, schedule
+from spaced_kd import flags, main, schedule
 from spaced_kd.config import base_config, from_config_dict, student
+from spaced_kd.grid import __main__ as grid_command
+from spaced_kd.grid import cells
 from spaced_kd.schedule import Clock
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -19,13 +21,13 @@ DOCUMENTS = [
 ]
 
 
-def _commands() -> list[str]:
+def _commands(module: str = "main") -> list[str]:
     found = []
     for path in DOCUMENTS:
         if path.name == "chains.md":
             continue  # its commands name its own examples: test_chain_documents.py
         text = path.read_text().replace("\\\n", " ")
-        found += re.findall(r"python -m spaced_kd\.main [^\n#`]+", text)
+        found += re.findall(rf"python -m spaced_kd\.{module} [^\n#`]+", text)
     return sorted(set(found))
 
 
@@ -40,6 +42,19 @@ def test_commands_parse_and_their_config_validates(command, monkeypatch):
     config, workdir, _ = main._parse(arguments)
     assert workdir
     from_config_dict(config)
+
+
+def test_there_are_commands_of_grids():
+    assert len(_commands("grid")) >= 4
+
+
+@pytest.mark.parametrize("command", _commands("grid"))
+def test_commands_of_grids_parse_and_their_cells_validate(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    define = grid_command._define
+    config, values = flags.parse_config(shlex.split(command)[2:], define)
+    assert values.workdir
+    assert cells.read(config)
 
 
 def test_scripts_named_in_the_documents_exist_and_are_executable():

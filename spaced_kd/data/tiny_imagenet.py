@@ -29,6 +29,7 @@ from spaced_kd.data.tiny_imagenet_files import (
     Files,
     LabelledNames,
     check_counts,
+    read_classes,
     read_splits,
 )
 from spaced_kd.data.zip_archive import ZipArchive
@@ -99,6 +100,20 @@ def load(config: DataConfig, release: TinyRelease = OFFICIAL) -> Dataset:
     test = Split(arrays["test_image"], arrays["test_label"])
     _tell_subset(source, release, train, test)
     return Dataset("tiny_imagenet", train, test, NUM_CLASSES, MEAN, STD, fingerprint="")
+
+
+def class_names(config: DataConfig) -> tuple[str, ...]:
+    """Return the WordNet ids of the classes; the place in it is the label.
+
+    Args:
+      config: as for `load`.
+
+    Raises:
+      DataError: as `load`.
+    """
+    source = _find(data_root(config), OFFICIAL)
+    with _opened(source) as files:
+        return tuple(read_classes(files, str(source)))
 
 
 def _find(root: Path, release: TinyRelease) -> Path:

@@ -84,7 +84,7 @@ def read_splits(files: Files, where: str) -> dict[str, LabelledNames]:
     Raises:
       DataError: a file, an annotation or a class is missing, unknown or twice there.
     """
-    classes = _read_classes(files, where)
+    classes = read_classes(files, where)
     annotated = _read_annotations(files, where)
     train: dict[str, str] = {}
     val: dict[str, str] = {}
@@ -139,7 +139,16 @@ def _labelled(
     return LabelledNames([*found], label)
 
 
-def _read_classes(files: Files, where: str) -> dict[str, int]:
+def read_classes(files: Files, where: str) -> dict[str, int]:
+    """Return the label of each class, in the order of the labels.
+
+    Args:
+      files: the archive or the folder.
+      where: its path, for messages.
+
+    Raises:
+      DataError: `wnids.txt` does not name 200 classes.
+    """
     names = _lines(files, "wnids.txt")
     if len(names) != NUM_CLASSES or len(set(names)) != NUM_CLASSES:
         raise DataError(

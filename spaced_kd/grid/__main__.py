@@ -1,0 +1,70 @@
+"""`python -m spaced_kd.grid --config=... --workdir=...`: flags, then one call."""
+
+import logging
+import sys
+from collections.abc import Sequence
+
+from absl import flags as absl_flags
+
+from spaced_kd import flags
+from spaced_kd.errors import ConfigError, Interrupted, SpacedKDError
+
+USAGE = """Do the runs of a grid one after another, or continue; a table and a figure.
+
+  python -m spaced_kd.grid --config=configs/digits_grid.py:learning_rate \\
+      --workdir=runs/digits_learning_rate
+
+--config=FILE[:VARIANT]  a grid's config file and, after a colon, one of its variants
+--config.base.a.b=VALUE  override one field of all runs (spaced_kd/config/)
+--workdir=FOLDER         where everything is written: cells/NAME, which is an ordinary
+                         run; grid.json, grid.md, figures/grid.png and .svg
+
+All cells are checked before the first one trains. A cell that fails is marked so, and
+the others still run. The same command does what is left, and tries the failed again.
+
+Exit codes: 0 done, else that of the first cell that failed; 2 config, 3 data,
+4 checkpoint or workdir, 5 locked, 6 non-finite, 7 storage, 75 interrupted (after this
+one the same command continues from the last checkpoint).
+"""
+
+
+def cli() -> None:
+    """Run `main` on the command line's arguments and leave with its exit code."""
+    sys.exit(main(sys.argv))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse the flags, do the runs, print the table; return the exit code.
+
+    Args:
+      argv: program name and arguments.
+    """
+    if flags.wants_help(argv):
+        print(USAGE)
+        return 0
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("spaced_kd").setLevel(logging.INFO)
+    try:
+        grid, values = flags.parse_config(argv, _define)
+        if not values.workdir:
+            raise ConfigError("--workdir is missing, e.g. --workdir=runs/digits_grid.")
+        # Imported after the flags are known to be good: JAX takes a second.
+        from spaced_kd.grid import sweep
+
+        outcome = sweep.run(grid, values.workdir, may_exit=True)
+    except SpacedKDError as error:
+        return flags.report(error)
+    except KeyboardInterrupt:
+        print("stopped: by Ctrl-C; the same command continues.", file=sys.stderr)
+        return Interrupted.code
+    print(outcome.table().text())
+    print(f"grid: {values.workdir}/grid.md")
+    return outcome.code
+
+
+def _define(values: absl_flags.FlagValues) -> None:
+    absl_flags.DEFINE_string("workdir", None, "where everything is written", values)
+
+
+if __name__ == "__main__":
+    cli()
