@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from spaced_kd import style
-from spaced_kd.analysis import theorem_toy
-from spaced_kd.analysis.base import Drawn, Found, Row, Values
+from spaced_kd.analysis import along, theorem_toy
+from spaced_kd.analysis.base import Drawn, Found, Values
 from spaced_kd.config import WITHOUT_TEACHER
 from spaced_kd.spread import Difference, Spread
 from spaced_kd.style import Look
@@ -47,9 +47,9 @@ def table(found: Found) -> Table | None:
 
 
 def _row(found: Found, name: str) -> tuple[str, ...]:
-    value = lambda key: _text(found.spread(name, lambda values: values[key]))
+    value = lambda key: _text(found.spread(name, along.at(key)))
     interval = interval_epochs(found.config, name)
-    parts = [lambda v: v["trace"], lambda v: v["residual"]]
+    parts = along.at("trace"), along.at("residual")
     return (
         name,
         "-" if interval is None else f"{interval:g}",
@@ -112,70 +112,41 @@ def gap_along(found: Found, name: str) -> Spread:
 
 
 def figures(found: Found, looks: Mapping[str, Look]) -> Sequence[Drawn]:
-    """Return u and Tr H along training, both by interval, and the analytic cases."""
-    along = {
+    """Return what is seen along training, by interval, and the analytic cases."""
+    drawn = {
         "theorem_gap": (
             "gap",
             "u of the teacher beside the network",
-            "Teacher's gap u (Definition 4.2) along training, mean over seeds.",
+            "Teacher's gap u (Definition 4.2), mean ± s.d. over seeds.",
         ),
         "theorem_trace": (
             "trace",
             "Tr H of the squared risk",
-            "Trace of the squared risk's Hessian along training, mean over seeds.",
+            "Trace of the squared risk's Hessian, mean ± s.d. over seeds.",
+        ),
+        "theorem_residual": (
+            "residual",
+            "residual part of Tr H",
+            "The part of the trace in which the theorem's two sides differ.",
         ),
     }
-    drawn = [
-        (stem, caption, _along(found, looks, value, label))
-        for stem, (value, label, caption) in along.items()
+    over_training = [
+        (stem, caption, along.figure(found, looks, {"": along.at(value)}, label))
+        for stem, (value, label, caption) in drawn.items()
     ]
     by_interval = "Every student and seed: u of its teacher along training, and Tr H."
     toy = "Analytic cases: Tr H minus that of s = 1, mean and standard error."
     return [
-        *drawn,
+        *over_training,
         ("theorem_interval", by_interval, _by_interval(found, looks)),
         ("theorem_toy", toy, _toy(found.once)),
-    ]
-
-
-def _along(
-    found: Found, looks: Mapping[str, Look], value: str, label: str
-) -> Figure | None:
-    """Draw the mean over seeds, where all of a network's seeds were measured."""
-    tracks = {name: _track(found, name, value) for name in found.networks}
-    names = [name for name, track in tracks.items() if len(track) > 1]
-    if not names:
-        return None
-    figure, axes = style.panel(names=names)
-    for name in names:
-        axes.plot(*zip(*tracks[name], strict=True), marker="o", ms=3, **looks[name])
-    axes.set_xlabel("epochs of the network's own updates")
-    axes.set_ylabel(label)
-    style.legend(figure, dict(looks), names)
-    return figure
-
-
-def _track(found: Found, name: str, value: str) -> list[tuple[float, float]]:
-    rows = [
-        row
-        for row in found.rows
-        if row.network == name and row.values.get(value) is not None
-    ]
-    seeds = {row.seed for row in rows}
-    by_epoch: dict[float, list[Row]] = {}
-    for row in rows:
-        by_epoch.setdefault(row.epoch, []).append(row)
-    return [
-        (epoch, statistics.fmean(row.values[value] for row in same))
-        for epoch, same in sorted(by_epoch.items())
-        if len(same) == len(seeds)
     ]
 
 
 def _by_interval(found: Found, looks: Mapping[str, Look]) -> Figure | None:
     columns: dict[str, Callable[[str], Spread]] = {
         "u of its teacher": lambda name: gap_along(found, name),
-        "Tr H": lambda name: found.spread(name, lambda values: values["trace"]),
+        "Tr H": lambda name: found.spread(name, along.at("trace")),
     }
     places = {n: interval_epochs(found.config, n) for n in found.networks}
     intervals = {n: interval for n, interval in places.items() if interval is not None}
