@@ -2,6 +2,10 @@
 
 import dataclasses
 import json
+import pathlib
+import re
+import sys
+import types
 
 import chex
 import jax
@@ -279,3 +283,25 @@ def test_damaged_findings_are_told(copied):
 def test_unknown_options_are_told():
     with pytest.raises(ConfigError, match="--options='nrom'"):
         analyze.analyze("nowhere", ["norm"], options={"nrom": {}})
+
+
+DOCS = pathlib.Path(__file__).parents[1] / "docs"
+
+
+def test_the_documents_name_every_analysis():
+    text = (DOCS / "analyses.md").read_text()
+    named = re.findall(r"^\| `(\w+)` \|", text, re.M)
+    assert set(named) == set(analysis.ANALYSES) - {"norm"}
+
+
+def test_the_example_of_the_documents_runs(copied, monkeypatch):
+    text = (DOCS / "analyses.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", text, re.S)
+    module: dict = {"__name__": "margin"}
+    monkeypatch.setitem(sys.modules, "margin", types.ModuleType("margin"))
+    exec(code, module)
+    monkeypatch.setitem(analysis.ANALYSES, "margin", module["ANALYSIS"])
+    found = analyze.analyze(copied, ["margin"], networks=["online"], seeds=[3])
+    [row] = found["margin"].rows
+    assert -1.0 < row.values["margin"] < 1.0
+    assert "online" in module["ANALYSIS"].table(found["margin"]).text()

@@ -6,7 +6,8 @@ import shlex
 
 import pytest
 
-from spaced_kd import flags, main, schedule
+from spaced_kd import analyze, flags, main, schedule
+from spaced_kd.analysis import ANALYSES
 from spaced_kd.config import base_config, from_config_dict, student
 from spaced_kd.grid import __main__ as grid_command
 from spaced_kd.grid import cells
@@ -55,6 +56,16 @@ def test_commands_of_grids_parse_and_their_cells_validate(command, monkeypatch):
     config, values = flags.parse_config(shlex.split(command)[2:], define)
     assert values.workdir
     assert cells.read(config)
+
+
+@pytest.mark.parametrize("command", _commands("analyze"))
+def test_commands_of_analyses_parse(command):
+    arguments = shlex.split(command)[2:]
+    if "--help" in arguments:
+        return
+    values = analyze._parse(arguments)
+    for name in analyze._named(values.analyses):
+        assert name in ANALYSES
 
 
 def test_scripts_named_in_the_documents_exist_and_are_executable():

@@ -1,12 +1,25 @@
 """Measurements of trained networks: one a file, one line here."""
 
-from spaced_kd.analysis import calibration, corruptions, teacher_gap, theorem
+from spaced_kd.analysis import (
+    attacks,
+    calibration,
+    corruptions,
+    landscape,
+    line,
+    noise,
+    teacher_gap,
+    theorem,
+)
 from spaced_kd.analysis.base import Analysis
 
 ANALYSES: dict[str, Analysis] = {
     "teacher_gap": teacher_gap.ANALYSIS,
     "calibration": calibration.ANALYSIS,
-    "corruptions": corruptions.ANALYSIS,
     "theorem": theorem.ANALYSIS,
+    "noise": noise.ANALYSIS,
+    "landscape": landscape.ANALYSIS,
+    "line": line.ANALYSIS,
+    "corruptions": corruptions.ANALYSIS,
+    "attacks": attacks.ANALYSIS,
 }
 """Name -> analysis, in the order of the report."""

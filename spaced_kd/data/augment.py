@@ -97,7 +97,13 @@ def normalize(
     Returns:
       [..., C] float32.
     """
-    scaled = images.astype(jnp.float32) / 255.0
+    return standardize(images.astype(jnp.float32) / 255.0, mean, std)
+
+
+def standardize(
+    scaled: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]
+) -> jax.Array:
+    """Return (scaled - mean) / std, of pixels [..., C] in [0, 1]; `normalize`'s end."""
     return (scaled - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
 
 

@@ -1,0 +1,216 @@
+"""Loss and accuracy along random directions of the filters' own length.
+
+Li et al., "Visualizing the Loss Landscape of Neural Nets", NeurIPS 2018. In units of
+the filters' length a slice does not depend on their scale, which BatchNorm makes
+arbitrary, so that networks can be compared.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from spaced_kd.analysis import contours, directions, profiles, scores
+from spaced_kd.analysis.base import Analysis, Drawn, Found, Values
+from spaced_kd.analysis.scores import METRICS, Scores
+from spaced_kd.analysis.subject import Subject
+from spaced_kd.fields import option
+from spaced_kd.style import Look
+from spaced_kd.tables import Table
+from spaced_kd.types import Params
+
+Evaluate = Callable[[Params], Scores]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Where the loss is measured, and on how many images."""
+
+    dims: str = option(
+        "both",
+        "1: along one direction, 2: over the plane of it and another, or both",
+        choices=("1", "2", "both"),
+    )
+    range: float = option(
+        1.0, "farthest distance, in lengths of the network's filters", above=0.0
+    )
+    line_points: int = option(
+        21,
+        "points of the line, from -range to range; odd, for one in the middle",
+        low=3,
+    )
+    plane_points: int = option(11, "points of each side of the plane; odd", low=3)
+    num_examples: int = option(
+        500, "class-balanced training images, un-augmented; 0: all", low=0
+    )
+    seed: int = option(0, "of the directions", low=0)
+
+
+def line(
+    evaluate: Evaluate, params: Params, direction: Params, places: Sequence[float]
+) -> Values:
+    """Return scores at params + place * direction.
+
+    Args:
+      evaluate: scores of parameters.
+      params: the network's.
+      direction: as they are.
+      places: multiples of it.
+
+    Returns:
+      {"at": places, "loss": [...], "acc1": [...]}.
+    """
+    found = [evaluate(directions.moved(params, direction, at)) for at in places]
+    return {"at": list(places)} | {m: [one[m] for one in found] for m in METRICS}
+
+
+def plane(
+    evaluate: Evaluate,
+    params: Params,
+    first: Params,
+    second: Params,
+    places: Sequence[float],
+) -> Values:
+    """Return scores at params + x * first + y * second.
+
+    Arguments as for `line`.
+
+    Returns:
+      {"at": places, "loss": [y][x], "acc1": [y][x]}.
+    """
+    rows = [
+        line(evaluate, directions.moved(params, second, y), first, places)
+        for y in places
+    ]
+    return {"at": list(places)} | {m: [row[m] for row in rows] for m in METRICS}
+
+
+def measure(subject: Subject, options: Options) -> Values:
+    """Return the `line` and the `plane` that the options ask for."""
+    split = subject.run.split(
+        "train", options.num_examples, "--options.landscape.num_examples"
+    )
+    params = subject.run.group.put(subject.variables["params"])
+    evaluate = lambda moved: scores.of_params(subject, moved, split)
+    first, second = (
+        directions.filter_normalised(
+            directions.gaussian((options.seed, k), params), params
+        )
+        for k in range(2)
+    )
+    found: Values = {"centre": evaluate(params)}
+    if options.dims != "2":
+        places = _places(options.range, options.line_points)
+        found["line"] = line(evaluate, params, first, places)
+    if options.dims != "1":
+        places = _places(options.range, options.plane_points)
+        found["plane"] = plane(evaluate, params, first, second, places)
+    return found
+
+
+def _places(most: float, count: int) -> list[float]:
+    return np.linspace(-most, most, count).tolist()
+
+
+def table(found: Found) -> Table | None:
+    """Return the loss at the weights, and its rise with the distance from them."""
+    if not found.rows:
+        return None
+    centre = lambda metric: lambda values: values["centre"][metric]
+    titles, shown = ["network", "loss\nnats", "accuracy\n%"], []
+    if found.options["dims"] != "2":
+        for share in (0.25, 0.5, 1.0):
+            titles.append(f"rise at\n{share * found.options['range']:g}")
+            shown.append(_rise_at(share * found.options["range"]))
+    if found.options["dims"] != "1":
+        titles.append("mean rise\nin the plane")
+        shown.append(_mean_rise)
+    columns = [centre("loss"), centre("acc1"), *shown]
+    rows = [
+        (network, *(str(found.spread(network, column)) for column in columns))
+        for network in found.networks
+    ]
+    return Table(tuple(titles), tuple(rows), (_TABLE_NOTE,))
+
+
+_TABLE_NOTE = (
+    "Rise: by how many nats the loss is higher at a distance from the weights, mean of "
+    "the two sides of the line, or mean over the square. Means and standard deviations "
+    "are over seeds."
+)
+
+
+def _rise_at(distance: float) -> Callable[[Values], float | None]:
+    def rise(values: Values) -> float | None:
+        centre, along = values["centre"]["loss"], values["line"]
+        losses = np.array(profiles.numbers([centre, *along["loss"]]))
+        ends = np.interp([-distance, distance], along["at"], losses[1:])
+        return scores.finite(ends.mean() - losses[0])
+
+    return rise
+
+
+def _mean_rise(values: Values) -> float | None:
+    centre = values["centre"]["loss"]
+    flat = [loss for row in values["plane"]["loss"] for loss in row]
+    losses = np.array(profiles.numbers([centre, *flat]))
+    return scores.finite(losses[1:].mean() - losses[0])
+
+
+def figures(found: Found, looks: Mapping[str, Look]) -> list[Drawn]:
+    """Draw the lines of all networks in one figure, and their planes side by side."""
+    if not found.rows:
+        return []
+    drawn: list[Drawn] = []
+    if found.options["dims"] != "2":
+        drawn.append(_lines(found, looks))
+    if found.options["dims"] != "1":
+        drawn.append(_planes(found))
+    return drawn
+
+
+def _lines(found: Found, looks: Mapping[str, Look]) -> Drawn:
+    bands = {
+        name: profiles.over_seeds(found, name, lambda values: values["line"])
+        for name in found.networks
+    }
+    caption = (
+        "Accuracy and loss along a random direction of the filters' own length, "
+        "training images; bands: one standard deviation over seeds"
+    )
+    at = _places(found.options["range"], found.options["line_points"])
+    return "landscape_line", caption, profiles.figure(at, bands, looks, _DISTANCE)
+
+
+def _planes(found: Found) -> Drawn:
+    seed = min(row.seed for row in found.last)
+    planes = {
+        row.network: row.values["plane"] for row in found.last if row.seed == seed
+    }
+    caption = (
+        "Cross-entropy over the plane of two random directions of the filters' own "
+        f"length, training images, nats; repetition with seed {seed}"
+    )
+    figure = contours.figure(planes, "lengths of the filters")
+    return "landscape_plane", caption, figure
+
+
+_DISTANCE = "distance, in lengths of the filters"
+
+ANALYSIS = Analysis(
+    title="Loss landscape",
+    about=(
+        "Loss and accuracy where the weights are moved along random Gaussian "
+        "directions, each filter of which is as long as the network's own filter (Li "
+        "et al., NeurIPS 2018): an output channel of a convolution, a column of a "
+        "linear layer; a token or a table of positions counts as one filter. Biases "
+        "and the scales of normalisation layers stand still, as in the published "
+        "plots. Eval mode with the running statistics, on un-augmented training "
+        "images. All networks of one architecture are moved along the same random "
+        "numbers."
+    ),
+    options=Options,
+    measure=measure,
+    table=table,
+    figures=figures,
+)
