@@ -9,6 +9,7 @@ from spaced_kd.analysis import (
     line,
     noise,
     teacher_gap,
+    theorem,
 )
 from spaced_kd.analysis.base import Analysis
 
@@ -16,6 +17,7 @@ ANALYSES: dict[str, Analysis] = {
     "teacher_gap": teacher_gap.ANALYSIS,
     "calibration": calibration.ANALYSIS,
     "hessian": hessian.ANALYSIS,
+    "theorem": theorem.ANALYSIS,
     "noise": noise.ANALYSIS,
     "landscape": landscape.ANALYSIS,
     "line": line.ANALYSIS,
