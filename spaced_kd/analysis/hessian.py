@@ -155,8 +155,8 @@ ANALYSIS = Analysis(
         "the loss is a squared error of one output). The loss kd is the student's own "
         "mixture of cross-entropy and soft loss without the feature term, which is a "
         "norm over a batch and no mean over examples. Scaling weights before a "
-        "BatchNorm changes the trace and not the function: compare networks of one "
-        "architecture, trained alike."
+        "BatchNorm, and its averages with them, changes the trace and not the "
+        "function: compare networks of one architecture, trained alike."
     ),
     options=Options,
     measure=_measure,
