@@ -16,6 +16,12 @@ from spaced_kd.config import student
 from spaced_kd.models import MODELS
 from spaced_kd.results import Results
 
+# Where other programs keep the machine busy, virtual devices may wait for one another
+# longer than the 40 seconds after which XLA ends the process.
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} "
+    "--xla_cpu_collective_call_terminate_timeout_seconds=600"
+).strip()
 backend.configure()
 jax.config.update("jax_num_cpu_devices", 4)
 
