@@ -422,16 +422,27 @@ def test_the_table_has_every_network_and_its_difference_to_the_reference(found):
     assert drawn.notes[0].startswith(rule)
 
 
-def test_the_eps_nearest_the_papers_number_is_marked_on_cifar100_alone(found):
+@pytest.mark.parametrize(("clean", "marked"), [(70.0, True), (30.0, False)])
+def test_the_eps_nearest_the_papers_number_is_marked_on_cifar100_alone(
+    found, clean, marked
+):
+    """And only in networks that come down to it."""
     assert not any("*" in title for title in attack_report.table(found).titles)
     rows = []
     for row in found.rows:
         curves = row.values["curves"]
         left = {"bim": curves["bim"] | {"acc1": [40.0, 29.0, 0.0]}}
-        rows.append(row._replace(values=row.values | {"curves": curves | left}))
+        new = {
+            "curves": curves | left,
+            "clean": row.values["clean"] | {"acc1": clean},
+        }
+        rows.append(row._replace(values=row.values | new))
     data = {**found.config["data"], "name": "cifar100"}
     config = {**found.config, "data": data}
     drawn = attack_report.table(found._replace(config=config, rows=rows))
+    if not marked:
+        assert not any("*" in title for title in drawn.titles)
+        return
     assert drawn.titles[3:] == ("eps 2/255\nacc1 %", "eps 8/255 *\nacc1 %")
     assert any("31.33" in note for note in drawn.notes)
 

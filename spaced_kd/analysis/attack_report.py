@@ -63,18 +63,26 @@ def _at(attack: str, place: int) -> _Column:
 
 
 def _nearest(found: Found, options: Options) -> int | None:
-    """Return where the references, else all students, come nearest to the paper."""
+    """Return where the references, else all students, come nearest to the paper.
+
+    None where they do not, or not from above: other data, or weaker networks.
+    """
     students = [name for name in found.networks if name != "teacher"]
     names = found.references or students
     comparable = found.config["data"]["name"] == "cifar100" and names
     if not comparable or "bim" not in options.names:
         return None
 
-    def distance(place: int) -> float:
-        spreads = [found.spread(name, _at("bim", place)) for name in names]
-        mean = Spread.of([spread.mean for spread in spreads]).mean
-        return math.inf if mean is None else abs(mean - PAPER_ACC1)
+    def mean(column: _Column) -> float | None:
+        return Spread.of([found.spread(name, column).mean for name in names]).mean
 
+    def distance(place: int) -> float:
+        accuracy = mean(_at("bim", place))
+        return math.inf if accuracy is None else abs(accuracy - PAPER_ACC1)
+
+    clean = mean(_clean)
+    if clean is None or clean < PAPER_ACC1:
+        return None
     return min(range(len(options.radii) - 1), key=distance)
 
 
