@@ -148,7 +148,7 @@ class _Book:
     def found(self, name: str) -> Found:
         """Return what the file has of an analysis."""
         run = self._run
-        return records.found(self._records[name], run.stored["config"], run.names)
+        return records.found(self._records[name], run.stored["config"], run.updates)
 
     def _write(self) -> None:
         records.write(self._run.workdir, self._fingerprint, self._records)

@@ -1,5 +1,6 @@
 """What an analysis is: a measurement of trained networks, its table and its figures."""
 
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -32,18 +33,27 @@ class Row(NamedTuple):
     values: Values
 
 
+class Column(NamedTuple):
+    """A column of a table. value: takes it out of a row's; format: of its numbers."""
+
+    title: str
+    value: Callable[[Values], float | None]
+    format: str = ""
+
+
 class Found(NamedTuple):
     """What an analysis has found in a run.
 
     config: "config" of `config.json`. options: the analysis's own. once: what was
     measured once for the whole run. rows: by network in the order of tables, by seed,
-    by step.
+    by step. updates: network -> of its own when the run is complete.
     """
 
     config: Mapping[str, Any]
     options: Mapping[str, Any]
     once: Values
     rows: Sequence[Row]
+    updates: Mapping[str, int] = types.MappingProxyType({})
 
     @property
     def last(self) -> list[Row]:
@@ -79,8 +89,60 @@ class Found(NamedTuple):
             ]
         )
 
+    def block(self, columns: Sequence[Column], *labels: str) -> list[tuple[str, ...]]:
+        """Return table rows: each network, then differences to `references`.
+
+        Two references are compared once, the later with the earlier.
+
+        Args:
+          columns: what each row shows, after the labels.
+          *labels: the same in every row, between the network's name and the values.
+        """
+        rows = [
+            (
+                name,
+                *labels,
+                *(format(self.spread(name, c.value), c.format) for c in columns),
+            )
+            for name in self.networks
+        ]
+        for place, other in enumerate(self.references):
+            for name in self.networks:
+                if name in ("teacher", *self.references[: place + 1]):
+                    continue
+                minus = [self.difference(name, other, c.value) for c in columns]
+                cells = (
+                    format(d, c.format) for d, c in zip(minus, columns, strict=True)
+                )
+                rows.append((f"{name} - {other}", *labels, *cells))
+        return rows
+
+    @property
+    def preliminary(self) -> str:
+        """Which networks were measured before their training ended; "": none."""
+        early = [
+            f"{row.network} of seed {row.seed} ({row.step:,} of "
+            f"{self.updates[row.network]:,} updates)"
+            for row in self.last
+            if row.step < self.updates[row.network]
+        ]
+        return f"Measured in the middle of training: {', '.join(early)}." * bool(early)
+
     def _by_seed(self, network: str) -> dict[int, Values]:
         return {row.seed: row.values for row in self.last if row.network == network}
+
+
+def _alone(subject: Subject, options: Any) -> Sequence[Subject]:
+    del subject, options
+    return ()
+
+
+def _anything_goes(run: Run, options: Any) -> None:
+    del run, options
+
+
+def _data_alone(run: Run, options: Any) -> None:
+    del run, options
 
 
 class Analysis(NamedTuple):
@@ -93,6 +155,12 @@ class Analysis(NamedTuple):
     table(found) -> the table in the report; None: nothing to show.
     figures(found, looks) -> figures; looks: network -> how its line looks.
     once(run, options) -> values that belong to no network, measured first; None: none.
+    check(run, options) raises ConfigError where the options do not fit the run; all
+      analyses are checked before the first one measures.
+    beside(subject, options) -> other networks that the values depend on; where their
+      weights change, the network is measured again.
+    inputs(run, options) -> JSON that tells the files that are read besides the run's
+      data; where they change, everything is measured again. None: no such files.
     """
 
     title: str
@@ -102,6 +170,15 @@ class Analysis(NamedTuple):
     table: Callable[[Found], Table | None]
     figures: Callable[[Found, Mapping[str, Look]], Sequence[Drawn]]
     once: Callable[[Run, Any], Values] | None = None
+    check: Callable[[Run, Any], None] = _anything_goes
+    beside: Callable[[Subject, Any], Sequence[Subject]] = _alone
+    inputs: Callable[[Run, Any], Any] = _data_alone
+
+
+def taught_by(subject: Subject, options: Any) -> Sequence[Subject]:
+    """Return the teacher beside a network, if any: an `Analysis.beside`."""
+    del options
+    return () if subject.teacher is None else (subject.teacher,)
 
 
 def _minus(value: float | None, other: float | None) -> float | None:

@@ -90,22 +90,24 @@ def key(row: Mapping[str, Any]) -> tuple:
     return *place(row), *row["weights"]
 
 
-def found(record: Record, config: Mapping[str, Any], names: Sequence[str]) -> Found:
+def found(
+    record: Record, config: Mapping[str, Any], updates: Mapping[str, int]
+) -> Found:
     """Return what tables and figures are made of.
 
     Args:
       record: of an analysis.
       config: "config" of `config.json`.
-      names: the run's networks, in the order of tables.
+      updates: of the run's networks when it is complete, in the order of tables.
     """
-    order = {name: place for place, name in enumerate(names)}
+    order = {name: place for place, name in enumerate(updates)}
     rows = [
         Row(*(row[field] for field in Row._fields))
         for row in record.rows
         if row["values"] is not None
     ]
     rows.sort(key=lambda row: (order[row.network], row.seed, row.step))
-    return Found(config, record.options, record.once or {}, rows)
+    return Found(config, record.options, record.once or {}, rows, updates)
 
 
 def finite(value: Any) -> Any:

@@ -74,6 +74,11 @@ class Run:
         has_teacher = self.config.teacher.model != NO_TEACHER
         return ["teacher"] * has_teacher + list(self.config.students)
 
+    @property
+    def updates(self) -> dict[str, int]:
+        """Of each network when the run is complete, in the order of tables."""
+        return {name: self.parts.updates.get(name, 0) for name in self.names}
+
     def settings(self, name: str) -> TeacherConfig | StudentConfig:
         """Return a network's part of the config."""
         return self.config.teacher if name == "teacher" else self.config.students[name]
@@ -231,6 +236,12 @@ class Subject:
     def settings(self) -> TeacherConfig | StudentConfig:
         """This network's part of the config."""
         return self.run.settings(self.name)
+
+    @property
+    def quote(self) -> str:
+        """Which exit the run's own tables quote: "deepest" or "ensemble"."""
+        settings = self.settings
+        return settings.quote if isinstance(settings, StudentConfig) else "deepest"
 
     @property
     def epoch(self) -> float:

@@ -34,10 +34,11 @@ def read(
     Raises:
       CheckpointError: `analysis.json` is damaged or of another run.
     """
-    names = network_order(described["config"], plan)
+    order = network_order(described["config"], plan)
+    updates = {name: plan["networks"][name]["updates"] for name in order}
     stored = records.read(workdir, described["fingerprint"])
     return {
-        name: records.found(stored[name], described["config"], names)
+        name: records.found(stored[name], described["config"], updates)
         for name in ANALYSES
         if name in stored
     }
