@@ -7,6 +7,7 @@ import subjects
 
 from spaced_kd.analysis import contours, directions, landscape
 from spaced_kd.analysis.base import Found, Row
+from spaced_kd.errors import ConfigError
 from spaced_kd.style import line_looks
 
 rng = np.random.default_rng(0)
@@ -161,22 +162,60 @@ def _found(values, **options):
     return Found({"reference": ""}, fields, {}, rows)
 
 
-def _values(curvature):
-    at = np.linspace(-1, 1, 21)
+def _values(curvature, points=21):
+    at = np.linspace(-1, 1, points)
     bowl = (1 + curvature * (at[:, None] ** 2 + at**2)).tolist()
     line = {"at": at.tolist(), "loss": (1 + curvature * at**2).tolist()}
-    flat = np.full((21, 21), 50.0).tolist()
+    flat = np.full((points, points), 50.0).tolist()
     return {
         "centre": {"loss": 1.0, "acc1": 50.0},
-        "line": line | {"acc1": [50.0] * 21},
+        "line": line | {"acc1": [50.0] * points},
         "plane": {"at": at.tolist(), "loss": bowl, "acc1": flat},
     }
 
 
-def test_the_table_has_the_rise_from_the_weights():
+def test_the_table_has_the_rise_at_points_that_were_measured():
+    """Not between two points, where a straight line would make a bowl look steep."""
     table = landscape.table(_found({"online": _values(4.0)}))
-    # 4 t^2 at 0.25 (between the points 0.2 and 0.3), 0.5, 1; 2 x 4 x mean of t^2.
-    assert table.rows == (("online", "1.00", "50.00", "0.26", "1.00", "4.00", "2.93"),)
+    # 4 t^2 at the point nearest to a quarter, at a half and at the end.
+    titles = ("rise at\n0.2", "rise at\n0.5", "rise at\n1")
+    assert table.titles[3:6] == titles
+    assert table.rows[0][:6] == ("online", "1.00", "50.00", "0.16", "1.00", "4.00")
+    three = landscape.table(_found({"online": _values(4.0, 3)}, line_points=3))
+    assert three.titles[3:-1] == ("rise at\n1",)
+    assert three.rows[0][3] == "4.00"
+
+
+@pytest.mark.parametrize("points", [5, 11, 401])
+def test_the_mean_rise_of_a_bowl_comes_to_its_integral(points):
+    """Mean of x^2 over [-1, 1] is 1/3; by trapezoids h^2 / 6 more, exactly."""
+    values = _values(1.0, points)
+    step = 2 / (points - 1)
+    expected = 2 * (1 / 3 + step**2 / 6)
+    np.testing.assert_allclose(landscape.mean_rise(values), expected, rtol=1e-12)
+    values["plane"]["loss"][0][0] = None
+    assert landscape.mean_rise(values) is None
+
+
+def test_the_table_compares_with_the_reference():
+    values = {"online": _values(4.0), "spaced": _values(1.0)}
+    table = landscape.table(_found(values)._replace(config={"reference": "online"}))
+    assert table.rows[2][:6] == (
+        "spaced - online", "+0.00", "+0.00", "-0.12", "-0.75", "-3.00",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["line_points", "plane_points"])
+def test_an_even_number_of_points_is_refused_in_a_line(name):
+    """There would be none at the weights, from which rises are taken."""
+    with pytest.raises(ConfigError, match=f"landscape.{name}=4 is even") as error:
+        landscape.Options(**{name: 4})
+    assert "\n" not in str(error.value)
+
+
+def test_too_few_images_for_the_classes_are_told_before_anything_is_measured(run):
+    with pytest.raises(ConfigError, match="--options.landscape.num_examples"):
+        landscape.ANALYSIS.check(run, landscape.Options(num_examples=1))
 
 
 def test_planes_of_all_networks_have_common_levels():

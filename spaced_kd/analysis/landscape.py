@@ -7,19 +7,24 @@ arbitrary, so that networks can be compared.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from spaced_kd.analysis import contours, directions, profiles, scores
-from spaced_kd.analysis.base import Analysis, Drawn, Found, Values
+from spaced_kd.analysis.base import Analysis, Column, Drawn, Found, Values
 from spaced_kd.analysis.scores import METRICS, Scores
-from spaced_kd.analysis.subject import Subject
+from spaced_kd.analysis.subject import Run, Subject
+from spaced_kd.errors import ConfigError
 from spaced_kd.fields import option
 from spaced_kd.style import Look
 from spaced_kd.tables import Table
-from spaced_kd.types import Params
+from spaced_kd.types import Params, Split
 
 Evaluate = Callable[[Params], Scores]
+
+SHARES = (0.25, 0.5, 1.0)
+"""Of the range: the table has the points of the line that are nearest to these."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +49,16 @@ class Options:
         500, "class-balanced training images, un-augmented; 0: all", low=0
     )
     seed: int = option(0, "of the directions", low=0)
+
+    def __post_init__(self):
+        """Refuse even numbers of points, which have none at the weights themselves."""
+        for name in ("line_points", "plane_points"):
+            count = getattr(self, name)
+            if count % 2 == 0:
+                raise ConfigError(
+                    f"--options.landscape.{name}={count} is even, so that no point is "
+                    f"at the weights; give an odd number, e.g. {count + 1}."
+                )
 
 
 def line(
@@ -85,11 +100,14 @@ def plane(
     return {"at": list(places)} | {m: [row[m] for row in rows] for m in METRICS}
 
 
+def check(run: Run, options: Options) -> None:
+    """Read the images: too few for the classes are a ConfigError."""
+    _images(run, options)
+
+
 def measure(subject: Subject, options: Options) -> Values:
     """Return the `line` and the `plane` that the options ask for."""
-    split = subject.run.split(
-        "train", options.num_examples, "--options.landscape.num_examples"
-    )
+    split = _images(subject.run, options)
     params = subject.run.group.put(subject.variables["params"])
     evaluate = lambda moved: scores.of_params(subject, moved, split)
     first, second = (
@@ -108,6 +126,11 @@ def measure(subject: Subject, options: Options) -> Values:
     return found
 
 
+def _images(run: Run, options: Options) -> Split:
+    field = "--options.landscape.num_examples"
+    return run.split("train", options.num_examples, field)
+
+
 def _places(most: float, count: int) -> list[float]:
     return np.linspace(-most, most, count).tolist()
 
@@ -116,45 +139,62 @@ def table(found: Found) -> Table | None:
     """Return the loss at the weights, and its rise with the distance from them."""
     if not found.rows:
         return None
-    centre = lambda metric: lambda values: values["centre"][metric]
-    titles, shown = ["network", "loss\nnats", "accuracy\n%"], []
-    if found.options["dims"] != "2":
-        for share in (0.25, 0.5, 1.0):
-            titles.append(f"rise at\n{share * found.options['range']:g}")
-            shown.append(_rise_at(share * found.options["range"]))
-    if found.options["dims"] != "1":
-        titles.append("mean rise\nin the plane")
-        shown.append(_mean_rise)
-    columns = [centre("loss"), centre("acc1"), *shown]
-    rows = [
-        (network, *(str(found.spread(network, column)) for column in columns))
-        for network in found.networks
-    ]
-    return Table(tuple(titles), tuple(rows), (_TABLE_NOTE,))
+    columns = _columns(found.options)
+    titles = ("network", *(column.title for column in columns))
+    return Table(titles, tuple(found.block(columns)), (_TABLE_NOTE,))
 
 
 _TABLE_NOTE = (
     "Rise: by how many nats the loss is higher at a distance from the weights, mean of "
-    "the two sides of the line, or mean over the square. Means and standard deviations "
-    "are over seeds."
+    "the two sides of the line, or mean over the square (trapezoidal rule). Means and "
+    "standard deviations are over seeds; differences are paired by seed and by the "
+    "directions, from three seeds on with Student's 95 % interval."
 )
 
 
-def _rise_at(distance: float) -> Callable[[Values], float | None]:
+def _columns(options: Mapping[str, Any]) -> list[Column]:
+    columns = [
+        Column("loss\nnats", lambda values: values["centre"]["loss"]),
+        Column("accuracy\n%", lambda values: values["centre"]["acc1"]),
+    ]
+    if options["dims"] != "2":
+        for place, distance in _shown(options["range"], options["line_points"]):
+            columns.append(Column(f"rise at\n{distance:g}", _rise_at(place)))
+    if options["dims"] != "1":
+        columns.append(Column("mean rise\nin the plane", mean_rise))
+    return columns
+
+
+def _shown(most: float, count: int) -> list[tuple[int, float]]:
+    """Return places of the line, other than its middle, and how far off they are."""
+    far = {k: at for k, at in enumerate(_places(most, count)) if at > 0}
+    nearest = {min(far, key=lambda k: abs(far[k] - s * most)) for s in SHARES}
+    return [(k, far[k]) for k in sorted(nearest)]
+
+
+def _rise_at(place: int) -> Callable[[Values], float | None]:
+    """Return the mean rise at a place of the line and at its mirror image."""
+
     def rise(values: Values) -> float | None:
-        centre, along = values["centre"]["loss"], values["line"]
-        losses = np.array(profiles.numbers([centre, *along["loss"]]))
-        ends = np.interp([-distance, distance], along["at"], losses[1:])
-        return scores.finite(ends.mean() - losses[0])
+        centre, *along = profiles.numbers(
+            [values["centre"]["loss"], *values["line"]["loss"]]
+        )
+        return scores.finite((along[place] + along[-1 - place]) / 2 - centre)
 
     return rise
 
 
-def _mean_rise(values: Values) -> float | None:
-    centre = values["centre"]["loss"]
-    flat = [loss for row in values["plane"]["loss"] for loss in row]
-    losses = np.array(profiles.numbers([centre, *flat]))
-    return scores.finite(losses[1:].mean() - losses[0])
+def mean_rise(values: Values) -> float | None:
+    """Return the mean rise of the loss over the plane, by the trapezoidal rule.
+
+    A point on an edge stands for half as much of the square as one inside, a corner for
+    a quarter. In nats; None where a loss is not finite.
+    """
+    at = values["plane"]["at"]
+    losses = np.array([profiles.numbers(row) for row in values["plane"]["loss"]])
+    (centre,) = profiles.numbers([values["centre"]["loss"]])
+    volume = np.trapezoid(np.trapezoid(losses, at), at)
+    return scores.finite(volume / (at[-1] - at[0]) ** 2 - centre)
 
 
 def figures(found: Found, looks: Mapping[str, Look]) -> list[Drawn]:
@@ -213,4 +253,5 @@ ANALYSIS = Analysis(
     measure=measure,
     table=table,
     figures=figures,
+    check=check,
 )
