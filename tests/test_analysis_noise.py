@@ -157,8 +157,29 @@ def test_the_table_has_drops_and_paired_differences():
     assert table.rows == (
         ("online", "test", "90.00", "10.00", "30.00"),
         ("spaced", "test", "92.00", "4.00", "24.00"),
-        ("spaced - online", "test", "", "-6.00", "-6.00"),
+        ("spaced - online", "test", "+2.00", "-6.00", "-6.00"),
     )
+
+
+def test_the_table_compares_with_every_reference():
+    names = {"online": (90.0, 80.0), "baseline": (85.0, 60.0), "spaced": (92.0, 88.0)}
+    values = {name: _values(*own) for name, own in names.items()}
+    found = _found(values, kind="absolute", splits="test")
+    found = found._replace(config={"reference": "online,baseline"})
+    rows = {row[0]: row[2:] for row in noise.table(found).rows[3:]}
+    assert rows == {
+        "baseline - online": ("-5.00", "+15.00", "+15.00"),
+        "spaced - online": ("+2.00", "-6.00", "-6.00"),
+        "spaced - baseline": ("+7.00", "-21.00", "-21.00"),
+    }
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_too_few_images_for_the_classes_are_told_before_anything_is_measured(split):
+    run = subjects.make_run("mlp")
+    options = noise.Options(**OPTIONS | {f"num_{split}_examples": 1})
+    with pytest.raises(ConfigError, match=f"--options.noise.num_{split}_examples"):
+        noise.ANALYSIS.check(run, options)
 
 
 def test_bands_are_over_draws_for_one_seed_and_over_seeds_for_several():

@@ -20,10 +20,11 @@ def estimated(
 ) -> dict[str, Any]:
     """Return the statistics of one pass over a split, in train mode, weights at rest.
 
-    The mean over batches, weighted by their examples, of each batch's mean and unbiased
-    variance: what `torch.optim.swa_utils.update_bn` does (Izmailov et al., "Averaging
-    Weights Leads to Wider Optima and Better Generalization", UAI 2018). DropPath, which
-    draws random numbers, is off.
+    The mean over batches of each batch's mean and unbiased variance, as in "Averaging
+    Weights Leads to Wider Optima and Better Generalization" (Izmailov et al., UAI
+    2018). A batch counts by its examples; `torch.optim.swa_utils.update_bn` counts all
+    batches alike, also a shorter last one. DropPath, which draws random numbers, is
+    off.
 
     Args:
       subject: whose architecture it is.

@@ -7,21 +7,20 @@ the method's adaptor and BatchNorm's running statistics stay as they are.
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
 from spaced_kd import registry
 from spaced_kd.analysis import directions, grids, profiles, scores
-from spaced_kd.analysis.base import Analysis, Drawn, Found, Values
+from spaced_kd.analysis.base import Analysis, Column, Drawn, Found, Values
 from spaced_kd.analysis.profiles import Band, Profile
 from spaced_kd.analysis.scores import METRICS, Scores
-from spaced_kd.analysis.subject import Subject
+from spaced_kd.analysis.subject import Run, Subject
 from spaced_kd.fields import option
 from spaced_kd.spread import Spread
 from spaced_kd.style import Look
 from spaced_kd.tables import Table
-from spaced_kd.types import Params
+from spaced_kd.types import Params, Split
 
 Evaluate = Callable[[Params], Mapping[str, Scores]]
 """Parameters -> split -> scores."""
@@ -100,12 +99,14 @@ def curves(
     return summary
 
 
+def check(run: Run, options: Options) -> None:
+    """Read the images: too few for the classes are a ConfigError."""
+    _images(run, options)
+
+
 def measure(subject: Subject, options: Options) -> Values:
     """Return the scores without noise ("clean"), and `curves` by kind of noise."""
-    images = {
-        name: subject.run.split(name, count, f"--options.noise.num_{name}_examples")
-        for name, count in _splits(options).items()
-    }
+    images = _images(subject.run, options)
 
     def evaluate(params: Params) -> Mapping[str, Scores]:
         return {
@@ -122,6 +123,13 @@ def measure(subject: Subject, options: Options) -> Values:
             units = (directions.in_units_of_rms(unit, params) for unit in units)
         found[kind] = curves(evaluate, params, found["clean"], sigmas, units)
     return found
+
+
+def _images(run: Run, options: Options) -> dict[str, Split]:
+    return {
+        name: run.split(name, count, f"--options.noise.num_{name}_examples")
+        for name, count in _splits(options).items()
+    }
 
 
 def _levels(options: Options) -> dict[str, list[float]]:
@@ -141,59 +149,34 @@ def _splits(options: Options) -> dict[str, int]:
 
 
 def table(found: Found) -> Table | None:
-    """Return by how many points accuracy drops at half and at full noise."""
+    """Return by how many points accuracy drops at a middle level and at the highest."""
     if not found.rows:
         return None
-    columns = _columns(Options(**found.options))
-    titles = ("network", "images", "accuracy\n%, no noise")
-    rows = []
-    for split in _splits(Options(**found.options)):
-        for network in found.networks:
-            clean = found.spread(network, lambda v, s=split: v["clean"][s]["acc1"])
-            drops = [str(found.spread(network, _drop(split, c))) for c in columns]
-            rows.append((network, split, str(clean), *drops))
-        for other in found.references[:1]:
-            rows += _differences(found, split, other, columns)
+    options = Options(**found.options)
+    blocks = {split: _columns(options, split) for split in _splits(options)}
+    rows = [row for s, columns in blocks.items() for row in found.block(columns, s)]
     notes = (
-        "σ: by how many points the accuracy is lower with this noise; mean of the "
-        "draws. Means and standard deviations are over seeds; differences are paired "
-        "by seed and by the noise itself, from three seeds on with Student's 95 % "
-        "interval.",
+        "σ: by how many points the accuracy is lower with this noise, a middle level "
+        "and the highest; mean of the draws. Means and standard deviations are over "
+        "seeds; differences are paired by seed and by the noise itself, from three "
+        "seeds on with Student's 95 % interval.",
     )
-    shown = tuple(f"σ={column.sigma:g}\n{column.kind}" for column in columns)
-    return Table((*titles, *shown), tuple(rows), notes)
+    shown = (column.title for column in next(iter(blocks.values())))
+    return Table(("network", "images", *shown), tuple(rows), notes)
 
 
-def _differences(
-    found: Found, split: str, other: str, columns: Sequence["_Column"]
-) -> list[tuple[str, ...]]:
-    rows = []
-    for name in found.networks:
-        if name not in ("teacher", other):
-            minus = [found.difference(name, other, _drop(split, c)) for c in columns]
-            rows.append((f"{name} - {other}", split, "", *map(str, minus)))
-    return rows
-
-
-class _Column(NamedTuple):
-    """A level of noise that the table shows."""
-
-    kind: str
-    place: int
-    sigma: float
-
-
-def _columns(options: Options) -> list[_Column]:
-    return [
-        _Column(kind, place, sigmas[place])
+def _columns(options: Options, split: str) -> list[Column]:
+    clean = Column("accuracy\n%, no noise", lambda v: v["clean"][split]["acc1"])
+    return [clean] + [
+        Column(f"σ={sigmas[place]:g}\n{kind}", _drop(kind, split, place))
         for kind, sigmas in _levels(options).items()
         for place in sorted({len(sigmas) // 2, len(sigmas) - 1})
     ]
 
 
-def _drop(split: str, column: _Column) -> Callable[[Values], float | None]:
+def _drop(kind: str, split: str, place: int) -> Callable[[Values], float | None]:
     def drop(values: Values) -> float:
-        noisy = values[column.kind][split]["mean"]["acc1"][column.place]
+        noisy = values[kind][split]["mean"]["acc1"][place]
         return values["clean"][split]["acc1"] - noisy
 
     return drop
@@ -252,4 +235,5 @@ ANALYSIS = Analysis(
     measure=measure,
     table=table,
     figures=figures,
+    check=check,
 )

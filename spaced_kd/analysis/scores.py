@@ -24,9 +24,8 @@ def of(subject: Subject, variables: Variables, split: Split) -> Scores:
       variables: in place of its own.
       split: in memory.
     """
-    quote = getattr(subject.settings, "quote", "deepest")
     found = subject.predict(variables, split)
-    measured = evaluate.measure(found, split.label, None, quote)
+    measured = evaluate.measure(found, split.label, None, subject.quote)
     return {"loss": finite(measured["loss"]), "acc1": float(measured["acc1"])}
 
 
