@@ -10,11 +10,13 @@ import subjects
 from spaced_kd import analysis, analyze, report
 from spaced_kd.analysis import batch_stats, landscape, line, noise, pairs
 from spaced_kd.analysis.base import Found, Row
+from spaced_kd.analysis.subject import Run
 from spaced_kd.config import student
 from spaced_kd.errors import ConfigError
 from spaced_kd.style import line_looks
 
 rng = np.random.default_rng(0)
+COUNTS = {"num_train_examples": 40, "num_test_examples": 40}
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +30,16 @@ def test_places_hold_both_ends_and_go_on_beyond():
     np.testing.assert_allclose(found, np.arange(-2, 13) / 10, atol=1e-15)
     assert 0.0 in found and 1.0 in found
     assert line.places(3, 0.0) == [0.0, 1 / 3, 2 / 3, 1.0]
+
+
+@pytest.mark.parametrize("beyond", [0.04, 0.25, 0.3, 0.57, 0.7])
+def test_a_line_ends_exactly_as_far_beyond_as_was_asked_for(beyond):
+    """Also where that is no whole number of steps, and each place comes once."""
+    found = line.places(10, beyond)
+    np.testing.assert_allclose(found[0], -beyond, rtol=1e-12)
+    np.testing.assert_allclose(found[-1], 1 + beyond, rtol=1e-12)
+    np.testing.assert_allclose(np.add(found, found[::-1]), 1, rtol=1e-12)
+    assert np.diff(found).min() > 1e-3 and np.diff(found).max() < 0.1 + 1e-12
 
 
 def test_a_barrier_is_the_most_that_the_loss_rises_above_the_straight_line():
@@ -142,14 +154,20 @@ def test_recomputed_statistics_are_of_the_weights_in_between(run):
     assert line.along(a, b, images, interpolated) != found
 
 
-def test_by_default_every_student_is_joined_to_the_reference():
+@pytest.fixture
+def mixed_run():
+    """MLPs, of which the student other is narrower."""
     students = {
         "baseline": student(plan="none"),
         "online": student(plan="online"),
         "other": student(plan="online", model="narrow_mlp"),
         "spaced": student(plan="spaced", space_interval_epochs=0.5),
     }
-    run = subjects.make_run("mlp", students=students)
+    return subjects.make_run("mlp", students=students)
+
+
+def test_by_default_every_student_is_joined_to_the_reference(mixed_run):
+    run = mixed_run
     found = {name: pairs.others(run, name, "", "") for name in run.names}
     assert found == {
         "teacher": [],
@@ -162,10 +180,39 @@ def test_by_default_every_student_is_joined_to_the_reference():
         "baseline",
         "online",
     ]
-    with pytest.raises(ConfigError, match="spaced and other are not of one"):
-        pairs.others(run, "spaced", "spaced-other", "pairs")
-    with pytest.raises(ConfigError, match="did you mean 'online'"):
-        pairs.others(run, "spaced", "spaced-onlin", "pairs")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pairs": "spaced-other"}, "spaced and other are not of one architecture"),
+        ({"pairs": "baseline-spaced,onlin-spaced"}, "did you mean 'online'"),
+        ({"num_train_examples": 1}, "--options.line.num_train_examples"),
+        ({"num_test_examples": 1}, "--options.line.num_test_examples"),
+    ],
+)
+def test_what_the_run_does_not_have_is_refused_beforehand(mixed_run, options, message):
+    """Not after the other networks have been measured for an hour."""
+    with pytest.raises(ConfigError, match=message) as error:
+        line.ANALYSIS.check(mixed_run, line.Options(**COUNTS | options))
+    assert "\n" not in str(error.value)
+
+
+def test_a_line_depends_on_the_network_at_its_other_end(mixed_run, monkeypatch):
+    """Where that was trained on, the line of the first is measured again."""
+    saved = lambda run, name, seed: subjects.make_subject(run, name)
+    monkeypatch.setattr(Run, "subject", saved)
+    names = {}
+    for name in mixed_run.names:
+        subject = subjects.make_subject(mixed_run, name)
+        ends = line.ANALYSIS.beside(subject, line.Options())
+        names[name] = [end.name for end in ends]
+    expected = {name: [] for name in mixed_run.names}
+    assert names == expected | {"baseline": ["online"], "spaced": ["online"]}
+    early = dataclasses.replace(subjects.make_subject(mixed_run, "spaced"), step=0)
+    options = line.Options(pairs="spaced-baseline")
+    assert not line.ANALYSIS.beside(early, options)
+    assert line.measure(early, options) is None
 
 
 @pytest.mark.parametrize("text", ["online", "online-", "a-a", "a-b,c"])
@@ -194,6 +241,18 @@ def test_the_table_has_barriers_over_seeds_and_says_where_both_began():
     assert table.notes[-1] == "spaced to online: from different initial weights."
 
 
+def test_lines_that_begin_at_one_network_do_not_look_alike():
+    found = _found()
+    rows = [
+        row._replace(values=row.values | {"teacher": row.values["online"]})
+        for row in found.rows
+    ]
+    looks = line_looks(["online", "spaced"])
+    (_, _, figure), _ = line.figures(found._replace(rows=rows), looks)
+    first, second = figure.axes[1].lines
+    assert first.get_color() != second.get_color()
+
+
 def test_a_figure_has_a_line_for_each_pair():
     (stem, _, figure), _ = line.figures(_found(), line_looks(["online", "spaced"]))
     assert stem == "line_train"
@@ -213,7 +272,6 @@ def test_what_was_not_measured_yet_is_not_shown():
         assert all(figure is None for _, _, figure in drawn)
 
 
-COUNTS = {"num_train_examples": 40, "num_test_examples": 40}
 SMALL = {
     "noise": COUNTS | {"absolute": "0,0.1", "relative": "0,0.3", "num_draws": 2},
     "landscape": {"line_points": 3, "plane_points": 3, "num_examples": 40},

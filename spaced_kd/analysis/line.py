@@ -6,6 +6,7 @@ theta(t) = (1 - t) a + t b. A line without a barrier says that both lie in one b
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -13,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
+from spaced_kd import style
 from spaced_kd.analysis import batch_stats, pairs, profiles, scores
 from spaced_kd.analysis.base import Analysis, Drawn, Found, Values
 from spaced_kd.analysis.scores import METRICS
-from spaced_kd.analysis.subject import Subject
+from spaced_kd.analysis.subject import Run, Subject
 from spaced_kd.fields import option
 from spaced_kd.style import Look
 from spaced_kd.tables import Table
@@ -57,9 +59,17 @@ class Options:
 
 
 def places(intervals: int, beyond: float) -> list[float]:
-    """Return t, in steps of 1 / intervals; 0 and 1 are always among them."""
-    more = round(beyond * intervals)
-    return [k / intervals for k in range(-more, intervals + more + 1)]
+    """Return t in steps of 1 / intervals; 0, 1 and both ends are always among them.
+
+    Args:
+      intervals: from 0 to 1.
+      beyond: the ends are -beyond and 1 + beyond; the last step may be shorter.
+    """
+    # Where 0.7 * 10 is a little less than 7, the end is no place of its own.
+    whole = math.floor(beyond * intervals + 1e-9)
+    steps = [k / intervals for k in range(-whole, intervals + whole + 1)]
+    rest = beyond - whole / intervals > 1e-9
+    return [-beyond] * rest + steps + [1 + beyond] * rest
 
 
 def barrier(at: Sequence[float], values: Sequence[float | None]) -> float | None:
@@ -83,21 +93,41 @@ def measure(subject: Subject, options: Options) -> Values | None:
 
     None for one that no line begins at, and for weights other than the last ones.
     """
-    run = subject.run
-    names = pairs.others(run, subject.name, options.pairs, FIELD)
-    if not names or subject.step < run.subject(subject.name, subject.seed).step:
+    ends = beside(subject, options)
+    if not ends:
         return None
-    counts = {"train": options.num_train_examples, "test": options.num_test_examples}
-    images = {
-        name: run.split(name, count, f"--options.line.num_{name}_examples")
-        for name, count in counts.items()
-    }
+    images = _images(subject.run, options)
     # Where a data set is sorted by class, batches in its order have odd statistics.
     order = np.random.default_rng(options.seed).permutation(len(images["train"].label))
     images["train"] = Split(*(array[order] for array in images["train"]))
+    return {end.name: along(subject, end, images, options) for end in ends}
+
+
+def beside(subject: Subject, options: Options) -> list[Subject]:
+    """Return the networks at the other ends of its lines; see `measure` for none."""
+    run, seed = subject.run, subject.seed
+    names = pairs.others(run, subject.name, options.pairs, FIELD)
+    if not names or subject.step < run.subject(subject.name, seed).step:
+        return []
+    return [run.subject(name, seed) for name in names]
+
+
+def check(run: Run, options: Options) -> None:
+    """Look for the pairs in the run, and read the images.
+
+    Raises:
+      ConfigError: pairs that the run does not have, too few images for the classes.
+      DataError: an image that cannot be read.
+    """
+    pairs.check(run, options.pairs, FIELD)
+    _images(run, options)
+
+
+def _images(run: Run, options: Options) -> dict[str, Split]:
+    counts = {"train": options.num_train_examples, "test": options.num_test_examples}
     return {
-        name: along(subject, run.subject(name, subject.seed), images, options)
-        for name in names
+        name: run.split(name, count, f"--options.line.num_{name}_examples")
+        for name, count in counts.items()
     }
 
 
@@ -194,27 +224,27 @@ def _origin(found: Found, name: str, other: str) -> str:
 
 def figures(found: Found, looks: Mapping[str, Look]) -> list[Drawn]:
     """Draw accuracy and loss along every line, training and test images apart."""
+    del looks  # Of networks; several lines may begin at one.
     return [
         (
             f"line_{split}",
             "Accuracy and loss on the straight line between two networks of a "
             f"repetition, {split} images; bands: one standard deviation over seeds",
-            _figure(found, looks, split),
+            _figure(found, split),
         )
         for split in SPLITS
     ]
 
 
-def _figure(found: Found, looks: Mapping[str, Look], split: str) -> Figure | None:
-    bands, own = {}, {}
+def _figure(found: Found, split: str) -> Figure | None:
+    bands, at = {}, []
     for name, other in _lines(found):
-        label = f"{name} to {other}"
         take = lambda values, other=other: values[other][split]
-        bands[label] = profiles.over_seeds(found, name, take)
-        own[label] = looks[name]
-    at = places(found.options["intervals"], found.options["beyond"])
+        bands[f"{name} to {other}"] = profiles.over_seeds(found, name, take)
+        at = next(r.values for r in found.last if r.network == name)[other]["at"]
     xlabel = "t: 0 the first network, 1 the second"
-    return profiles.figure(at, bands, own, xlabel) if bands else None
+    looks = style.line_looks(bands)
+    return profiles.figure(at, bands, looks, xlabel) if bands else None
 
 
 ANALYSIS = Analysis(
@@ -232,4 +262,6 @@ ANALYSIS = Analysis(
     measure=measure,
     table=table,
     figures=figures,
+    check=check,
+    beside=beside,
 )

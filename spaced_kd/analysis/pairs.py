@@ -28,29 +28,39 @@ def named(text: str, field: str) -> list[tuple[str, str]]:
     return pairs
 
 
+def check(run: Run, text: str, field: str) -> None:
+    """Refuse pairs that a run does not have.
+
+    Args:
+      run: whose networks they are to be.
+      text: as for `named`.
+      field: the option, for messages.
+
+    Raises:
+      ConfigError: no pairs, an unknown network, or two of different architecture.
+    """
+    for pair in named(text, field):
+        for network in pair:
+            registry.lookup(dict.fromkeys(run.names), network, field)
+        first, second = pair
+        if run.model(first) != run.model(second):
+            raise ConfigError(
+                f"{field}='{text}': {first} and {second} are not of one architecture; "
+                "give two that are."
+            )
+
+
 def others(run: Run, name: str, text: str, field: str) -> list[str]:
     """Return the networks with which a network makes a pair, of which it is the first.
 
     Args:
       run: whose networks they are.
       name: of the network.
-      text: as for `named`; empty: every student with the first of `config.reference`
-        that the run has, or else with its first student, if both are of one
-        architecture.
+      text: `check`ed; empty: every student with the first of `config.reference` that
+        the run has, or else with its first student, if both are of one architecture.
       field: the option, for messages.
-
-    Raises:
-      ConfigError: an unknown network, or two of different architecture.
     """
     pairs = named(text, field)
-    for first, second in pairs:
-        for network in (first, second):
-            registry.lookup(dict.fromkeys(run.names), network, field)
-        if run.model(first) != run.model(second):
-            raise ConfigError(
-                f"{field}='{text}': {first} and {second} are not of one architecture; "
-                "give two that are."
-            )
     if pairs:
         return [second for first, second in pairs if first == name]
     students = list(run.config.students)
