@@ -15,6 +15,7 @@ from typing import Any
 
 import matplotlib
 import matplotlib.style
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import to_rgb
@@ -22,6 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from spaced_kd.spread import Spread
 from spaced_kd.writers import storage_error
 
 WIDTH = 4.8
@@ -126,6 +128,26 @@ def panel(height: float = 3.0, names: Sequence[str] = ()) -> tuple[Figure, Axes]
     rows = math.ceil(len(names) / legend_columns(names)) if names else 0
     figure = Figure(figsize=(WIDTH, height + LEGEND_ROW * rows))
     return figure, figure.add_subplot()
+
+
+def band(
+    axes: Axes, places: Sequence[float], spreads: Sequence[Spread], look: Look
+) -> None:
+    """Draw means as a line, and one standard deviation to both sides as a band.
+
+    Args:
+      axes: a panel.
+      places: x.
+      spreads: y, one a place; without a mean the line has a gap, without a standard
+        deviation the band has no height.
+      look: of the line; the band has its colour.
+    """
+    means = np.array([math.nan if s.mean is None else s.mean for s in spreads])
+    stds = np.array([s.std or 0.0 for s in spreads])
+    axes.plot(places, means, **look)
+    axes.fill_between(
+        places, means - stds, means + stds, color=look["color"], alpha=0.14, linewidth=0
+    )
 
 
 def legend(figure: Figure, looks: dict[str, Look], names: Sequence[str]) -> None:

@@ -1,10 +1,13 @@
 """Figures over the run: which steps and seeds become curves, which points."""
 
 import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
 
 from spaced_kd import style
 from spaced_kd.analysis import along
 from spaced_kd.analysis.base import Found, Row
+from spaced_kd.spread import Spread
 
 LOOKS = style.line_looks(["a", "b"])
 
@@ -40,6 +43,20 @@ def test_a_step_that_a_seed_lacks_is_left_out():
     rows += [("a", 0, 3.0, value(9.0)), ("a", 1, 4.0, value(None))]
     (axes,) = drawn(rows).axes
     np.testing.assert_allclose(axes.lines[0].get_xdata(), [1, 2])
+
+
+def test_a_band_has_a_gap_where_there_is_no_mean():
+    """And no height where there is a single seed; both in the colour of the line."""
+    spreads = [Spread.of(v) for v in ([1.0, 3.0], [5.0], [None, 1.0], [7.0])]
+    with style.drawing():
+        _, axes = style.panel()
+        style.band(axes, [0.0, 1.0, 2.0, 3.0], spreads, LOOKS["a"])
+    np.testing.assert_array_equal(axes.lines[0].get_ydata(), [2, 5, np.nan, 7])
+    ends = np.concatenate([p.vertices for p in axes.collections[0].get_paths()])
+    height = {x: np.ptp(ends[ends[:, 0] == x, 1]) for x in set(ends[:, 0])}
+    assert height == {0.0: pytest.approx(2 * 2**0.5), 1.0: 0.0, 3.0: 0.0}
+    shade = to_rgb(axes.collections[0].get_facecolor()[0][:3])
+    np.testing.assert_allclose(shade, to_rgb(axes.lines[0].get_color()))
 
 
 def test_one_step_is_a_point_a_network():

@@ -4,19 +4,19 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from spaced_kd import style
 from spaced_kd.analysis.base import Found, Values
+from spaced_kd.analysis.profiles import numbers
 from spaced_kd.spread import Spread
 from spaced_kd.style import Look
 
 Value = Callable[[Values], float | None]
 
-Track = list[tuple[float, float, float]]
-"""A network's epochs, rising, and at each the mean over seeds and its s.d. (or 0)."""
+Track = list[tuple[float, Spread]]
+"""A network's epochs, rising, and the value over seeds at each."""
 
 
 def at(*path: str) -> Value:
@@ -66,7 +66,7 @@ def _tracks(found: Found, value: Value) -> dict[str, Track]:
             at.setdefault(row.epoch, []).append(value(row.values))
         spreads = {e: Spread.of(values) for e, values in at.items()}
         track = [
-            (epoch, spread.mean, spread.std or 0.0)
+            (epoch, spread)
             for epoch, spread in sorted(spreads.items())
             if spread.mean is not None and len(spread.per_seed) == count
         ]
@@ -95,12 +95,9 @@ def _curves(
 
 
 def _draw_curve(axes: Axes, track: Track, look: Look) -> None:
-    epochs, means, stds = np.array(track).T
+    epochs, spreads = zip(*track, strict=True)
     marker = "o" if len(track) < 20 else None
-    axes.plot(epochs, means, marker=marker, markersize=3, **look)
-    axes.fill_between(
-        epochs, means - stds, means + stds, color=look["color"], alpha=0.14, linewidth=0
-    )
+    style.band(axes, epochs, spreads, look | {"marker": marker, "markersize": 3})
 
 
 def _points(
@@ -113,10 +110,10 @@ def _points(
     figure, grid = _grid(list(tracks), height)
     for axes, of in zip(grid, tracks.values(), strict=True):
         for name, track in of.items():
-            _, mean, std = track[-1]
+            _, last = track[-1]
             place, colour = names.index(name), looks[name]["color"]
             axes.errorbar(
-                [mean], [place], xerr=[std],
+                numbers([last.mean]), [place], xerr=[last.std or 0.0],
                 marker="o", markersize=4, capsize=2.5, color=colour,
             )  # fmt: skip
         axes.set_yticks(range(len(names)), names)

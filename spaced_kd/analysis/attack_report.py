@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
@@ -11,6 +10,7 @@ from spaced_kd import style
 from spaced_kd.analysis.attack_options import Options
 from spaced_kd.analysis.base import Drawn, Found, Values
 from spaced_kd.analysis.masking import Check
+from spaced_kd.analysis.profiles import numbers
 from spaced_kd.spread import Spread
 from spaced_kd.style import Look
 from spaced_kd.tables import Table
@@ -141,11 +141,10 @@ def _figure(
     names = [name for name in looks if name in found.networks]
     drawn, axes = style.panel(names=names)
     for name in names:
-        noise = _spreads(found, options, name, "noise")
-        _line(axes, options.radii, noise, looks[name] | {"linewidth": 0.6})
-        spreads = _spreads(found, options, name, attack)
-        _line(axes, options.radii, spreads, looks[name] | {"marker": "o"})
-        _band(axes, options.radii, spreads, looks[name])
+        noise = numbers(s.mean for s in _spreads(found, options, name, "noise"))
+        axes.plot(options.radii, noise, linewidth=0.6, **looks[name])
+        look = looks[name] | {"marker": "o", "markersize": 2.5}
+        style.band(axes, options.radii, _spreads(found, options, name, attack), look)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(options.radii))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -160,22 +159,3 @@ def _figure(
 def _spreads(found: Found, options: Options, network: str, attack: str) -> list[Spread]:
     places = range(len(options.radii))
     return [found.spread(network, _at(attack, place)) for place in places]
-
-
-def _line(
-    axes: Axes, radii: Sequence[float], spreads: Sequence[Spread], look: Look
-) -> None:
-    axes.plot(radii, _means(spreads), markersize=2.5, **look)
-
-
-def _band(
-    axes: Axes, radii: Sequence[float], spreads: Sequence[Spread], look: Look
-) -> None:
-    std = [s.std or 0.0 for s in spreads]
-    low = [m - s for m, s in zip(_means(spreads), std, strict=True)]
-    high = [m + s for m, s in zip(_means(spreads), std, strict=True)]
-    axes.fill_between(radii, low, high, color=look["color"], alpha=0.14, linewidth=0)
-
-
-def _means(spreads: Sequence[Spread]) -> list[float]:
-    return [math.nan if s.mean is None else s.mean for s in spreads]

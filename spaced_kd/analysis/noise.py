@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from spaced_kd import registry
 from spaced_kd.analysis import directions, grids, profiles, scores
 from spaced_kd.analysis.base import Analysis, Column, Drawn, Found, Values
-from spaced_kd.analysis.profiles import Band, Profile
+from spaced_kd.analysis.profiles import Profile
 from spaced_kd.analysis.scores import METRICS, Scores
 from spaced_kd.analysis.subject import Run, Subject
 from spaced_kd.fields import option
@@ -205,9 +205,9 @@ def _has_seeds(found: Found) -> bool:
 
 
 def _figure(found: Found, looks: Mapping[str, Look], kind: str, split: str) -> Figure:
-    bands = {name: _profile(found, name, kind, split) for name in found.networks}
+    curves = {name: _profile(found, name, kind, split) for name in found.networks}
     sigmas = _levels(Options(**found.options))[kind]
-    return profiles.figure(sigmas, bands, looks, KINDS[kind])
+    return profiles.figure(sigmas, curves, looks, KINDS[kind])
 
 
 def _profile(found: Found, network: str, kind: str, split: str) -> Profile:
@@ -216,7 +216,13 @@ def _profile(found: Found, network: str, kind: str, split: str) -> Profile:
         return own
     only = next(row for row in found.last if row.network == network)
     std = only.values[kind][split]["std"]
-    return {m: Band(band.mean, std[m]) for m, band in own.items()}
+    return {
+        metric: [
+            dataclasses.replace(mean, std=of_draws)
+            for mean, of_draws in zip(own[metric], std[metric], strict=True)
+        ]
+        for metric in own
+    }
 
 
 ANALYSIS = Analysis(

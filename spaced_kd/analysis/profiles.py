@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,23 +19,16 @@ LOG_FROM = 30
 axis, as in the curves of training."""
 
 
-class Band(NamedTuple):
-    """A curve and its standard deviation; NaN where there is no value."""
-
-    mean: list[float]
-    std: list[float]
-
-
-Profile = Mapping[str, Band]
-"""Metric (of `METRICS`) -> its curve."""
+Profile = Mapping[str, Sequence[Spread]]
+"""Metric (of `METRICS`) -> its curve, place by place."""
 
 
 def over_seeds(
     found: Found,
     network: str,
     curves: Callable[[Values], Mapping[str, Sequence[float | None]]],
-) -> dict[str, Band]:
-    """Return mean and standard deviation, 0 for one seed, of a network's last weights.
+) -> dict[str, list[Spread]]:
+    """Return a profile of a network's last weights, over seeds.
 
     Args:
       found: of an analysis.
@@ -44,13 +36,11 @@ def over_seeds(
       curves: takes metric -> curve out of the values, as long for every seed.
     """
 
-    def band(metric: str) -> Band:
+    def spreads(metric: str) -> list[Spread]:
         own = [curves(r.values)[metric] for r in found.last if r.network == network]
-        spreads = [Spread.of(column) for column in zip(*own, strict=True)]
-        std = [0.0 if s.std is None else s.std for s in spreads]
-        return Band(numbers(s.mean for s in spreads), std)
+        return [Spread.of(column) for column in zip(*own, strict=True)]
 
-    return {metric: band(metric) for metric in METRICS}
+    return {metric: spreads(metric) for metric in METRICS}
 
 
 def numbers(values: Iterable[float | None]) -> list[float]:
@@ -79,7 +69,8 @@ def figure(
     grid = drawn.subplots(len(METRICS), 1, sharex=True)
     for axes, (metric, ylabel) in zip(grid, METRICS.items(), strict=True):
         for name, profile in profiles.items():
-            _draw(axes, places, profile[metric], looks[name])
+            look = looks[name] | {"marker": "o", "markersize": 2.5}
+            style.band(axes, places, profile[metric], look)
         axes.set_ylabel(ylabel)
         axes.margins(x=0.02)
     _scale_loss(grid[-1], [profile["loss"] for profile in profiles.values()])
@@ -89,14 +80,8 @@ def figure(
     return drawn
 
 
-def _scale_loss(axes: Axes, bands: Sequence[Band]) -> None:
-    finite = [v for band in bands for v in band.mean if math.isfinite(v)]
+def _scale_loss(axes: Axes, curves: Sequence[Sequence[Spread]]) -> None:
+    means = numbers(spread.mean for curve in curves for spread in curve)
+    finite = list(filter(math.isfinite, means))
     if finite and max(finite) > LOG_FROM * min(finite) > 0:
         style.logarithmic(axes, max(finite) / min(finite))
-
-
-def _draw(axes: Axes, places: Sequence[float], band: Band, look: Look) -> None:
-    axes.plot(places, band.mean, marker="o", markersize=2.5, **look)
-    low = [m - s for m, s in zip(band.mean, band.std, strict=True)]
-    high = [m + s for m, s in zip(band.mean, band.std, strict=True)]
-    axes.fill_between(places, low, high, color=look["color"], alpha=0.14, linewidth=0)

@@ -64,17 +64,14 @@ def _draw_student(
     name: str,
     look: Look,
 ) -> None:
-    found = [_accuracy(entry, name) for entry in entries]
-    means = [_GAP if s is None or s.mean is None else s.mean for s in found]
-    stds = [0.0 if s is None or s.std is None else s.std for s in found]
-    axes.plot(places, means, marker="o", markersize=3, **look)
-    low = [mean - std for mean, std in zip(means, stds, strict=True)]
-    high = [mean + std for mean, std in zip(means, stds, strict=True)]
-    axes.fill_between(places, low, high, color=look["color"], alpha=0.14, linewidth=0)
+    spreads = [_accuracy(entry, name) for entry in entries]
+    style.band(axes, places, spreads, look | {"marker": "o", "markersize": 3})
 
 
-def _accuracy(entry: Entry, name: str) -> Spread | None:
-    return None if entry.results is None else entry.results.students[name].acc1_last
+def _accuracy(entry: Entry, name: str) -> Spread:
+    if entry.results is None:
+        return Spread.of([])
+    return entry.results.students[name].acc1_last
 
 
 def _draw_differences(
