@@ -32,14 +32,18 @@ def test_places_hold_both_ends_and_go_on_beyond():
     assert line.places(3, 0.0) == [0.0, 1 / 3, 2 / 3, 1.0]
 
 
-@pytest.mark.parametrize("beyond", [0.04, 0.25, 0.3, 0.57, 0.7])
-def test_a_line_ends_exactly_as_far_beyond_as_was_asked_for(beyond):
+@pytest.mark.parametrize(
+    ("intervals", "beyond"),
+    [(10, 0.04), (10, 0.25), (10, 0.3), (10, 0.57), (100, 0.07), (100, 0.29)],
+)
+def test_a_line_ends_exactly_as_far_beyond_as_was_asked_for(intervals, beyond):
     """Also where that is no whole number of steps, and each place comes once."""
-    found = line.places(10, beyond)
+    found = line.places(intervals, beyond)
     np.testing.assert_allclose(found[0], -beyond, rtol=1e-12)
     np.testing.assert_allclose(found[-1], 1 + beyond, rtol=1e-12)
     np.testing.assert_allclose(np.add(found, found[::-1]), 1, rtol=1e-12)
-    assert np.diff(found).min() > 1e-3 and np.diff(found).max() < 0.1 + 1e-12
+    steps = np.diff(found)
+    assert steps.min() > 1e-3 and steps.max() < 1 / intervals + 1e-12
 
 
 def test_a_barrier_is_the_most_that_the_loss_rises_above_the_straight_line():

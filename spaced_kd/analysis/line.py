@@ -65,10 +65,9 @@ def places(intervals: int, beyond: float) -> list[float]:
       intervals: from 0 to 1.
       beyond: the ends are -beyond and 1 + beyond; the last step may be shorter.
     """
-    # Where 0.7 * 10 is a little less than 7, the end is no place of its own.
-    whole = math.floor(beyond * intervals + 1e-9)
+    whole = math.floor(beyond * intervals)
     steps = [k / intervals for k in range(-whole, intervals + whole + 1)]
-    rest = beyond - whole / intervals > 1e-9
+    rest = beyond - whole / intervals > 1e-9  # More than what floats round to.
     return [-beyond] * rest + steps + [1 + beyond] * rest
 
 
