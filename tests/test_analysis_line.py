@@ -206,6 +206,7 @@ def test_a_line_depends_on_the_network_at_its_other_end(mixed_run, monkeypatch):
     """Where that was trained on, the line of the first is measured again."""
     saved = lambda run, name, seed: subjects.make_subject(run, name)
     monkeypatch.setattr(Run, "subject", saved)
+    monkeypatch.setattr(Run, "last_step", lambda run, name, seed: 1)
     names = {}
     for name in mixed_run.names:
         subject = subjects.make_subject(mixed_run, name)

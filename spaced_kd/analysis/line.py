@@ -106,7 +106,7 @@ def beside(subject: Subject, options: Options) -> list[Subject]:
     """Return the networks at the other ends of its lines; see `measure` for none."""
     run, seed = subject.run, subject.seed
     names = pairs.others(run, subject.name, options.pairs, FIELD)
-    if not names or subject.step < run.subject(subject.name, seed).step:
+    if not names or subject.step < run.last_step(subject.name, seed):
         return []
     return [run.subject(name, seed) for name in names]
 
