@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from spaced_kd.analysis import batch_stats, pairs, profiles, scores
+from spaced_kd.analysis import batch_stats, chunks, pairs, profiles, scores
 from spaced_kd.analysis.base import Analysis, Drawn, Found, Values
 from spaced_kd.analysis.scores import METRICS
 from spaced_kd.analysis.subject import Subject
@@ -93,8 +93,7 @@ def measure(subject: Subject, options: Options) -> Values | None:
         for name, count in counts.items()
     }
     # Where a data set is sorted by class, batches in its order have odd statistics.
-    order = np.random.default_rng(options.seed).permutation(len(images["train"].label))
-    images["train"] = Split(*(array[order] for array in images["train"]))
+    images["train"] = chunks.mixed(images["train"], options.seed)
     return {
         name: along(subject, run.subject(name, subject.seed), images, options)
         for name in names

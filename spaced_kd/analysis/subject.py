@@ -12,7 +12,13 @@ import numpy as np
 
 from spaced_kd import config as config_lib
 from spaced_kd import data, evaluate, experiment, registry, snapshots, streamed, trained
-from spaced_kd.config import NO_TEACHER, Config, StudentConfig, TeacherConfig
+from spaced_kd.config import (
+    NO_TEACHER,
+    WITHOUT_TEACHER,
+    Config,
+    StudentConfig,
+    TeacherConfig,
+)
 from spaced_kd.data import contents
 from spaced_kd.data.augment import prepare_eval
 from spaced_kd.data.augment_spec import AugmentSpec
@@ -236,6 +242,11 @@ class Subject:
     def settings(self) -> TeacherConfig | StudentConfig:
         """This network's part of the config."""
         return self.run.settings(self.name)
+
+    @property
+    def guide(self) -> "Subject | None":
+        """The teacher where this network learns from it; a baseline has none."""
+        return None if self.settings.method in WITHOUT_TEACHER else self.teacher
 
     @property
     def quote(self) -> str:
