@@ -264,17 +264,6 @@ class Subject:
         """SHA-256 of the weights, hex."""
         return trained.digest(self.variables)
 
-    def apply(self, params: Params, image: jax.Array) -> ModelOutput:
-        """Return what the network says, in eval mode: BatchNorm's averages stand still.
-
-        Args:
-          params: of the network, in place of its own.
-          image: [b, H, W, C] float32, from `Run.prepare`.
-        """
-        variables = {**self.variables, "params": params}
-        outputs: Any = self.model.apply(variables, image, train=False)
-        return outputs
-
     def predict(self, variables: Variables, split: Split) -> Predictions:
         """Return logits of a whole split, compiled once for each architecture and size.
 
@@ -285,6 +274,18 @@ class Subject:
         model: Any = self.model
         program = self.run.predict_program(model, len(split.label))
         return program(variables, split.image)
+
+
+def outputs_of(model: Model, variables: Variables, image: jax.Array) -> ModelOutput:
+    """Return what a network says, in eval mode: BatchNorm's averages stand still.
+
+    Args:
+      model: the architecture.
+      variables: {"params", "batch_stats"} of it; may be differentiated by.
+      image: [b, h, w, C] float32, from `Run.prepare`.
+    """
+    outputs: Any = model.apply(variables, image, train=False)
+    return outputs
 
 
 def open_run(workdir: Path, data_dir: str = "", num_devices: int = 0) -> Run:

@@ -12,7 +12,7 @@ from spaced_kd import evaluate, losses, metrics
 from spaced_kd.analysis import along, chunks, gradients
 from spaced_kd.analysis.base import Analysis, Column, Drawn, Found, Values, taught_by
 from spaced_kd.analysis.similarity import compare, linear_cka
-from spaced_kd.analysis.subject import Run, Subject
+from spaced_kd.analysis.subject import Run, Subject, outputs_of
 from spaced_kd.config import MethodConfig, StudentConfig
 from spaced_kd.data.augment import prepare_eval
 from spaced_kd.data.augment_spec import AugmentSpec
@@ -162,7 +162,7 @@ def _outputs(
 @functools.lru_cache(maxsize=16)
 def _output_program(model: Model, spec: AugmentSpec, group: SeedGroup) -> Callable:
     def outputs(variables, chunk):
-        found = gradients.apply(model, variables, prepare_eval(chunk.image, spec))
+        found = outputs_of(model, variables, prepare_eval(chunk.image, spec))
         predicted = Predictions(found.logits, found.branch_logits)
         return jax.tree.map(group.axis.whole, (predicted, found.features))
 

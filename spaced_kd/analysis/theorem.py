@@ -18,7 +18,7 @@ from jax import lax
 
 from spaced_kd.analysis import chunks, squared_risk, theorem_toy, theorem_view
 from spaced_kd.analysis.base import Analysis, Values
-from spaced_kd.analysis.subject import Run, Subject
+from spaced_kd.analysis.subject import Run, Subject, outputs_of
 from spaced_kd.data.augment import prepare_eval
 from spaced_kd.data.augment_spec import AugmentSpec
 from spaced_kd.fields import option
@@ -153,7 +153,7 @@ def _outputs(
     model: Model, variables: Variables, params: Params, image: jax.Array, kind: str
 ) -> jax.Array:
     """Return [b, C], in eval mode, with `params` in place of the network's own."""
-    outputs: Any = model.apply({**variables, "params": params}, image, train=False)
+    outputs = outputs_of(model, {**variables, "params": params}, image)
     return OUTPUTS[kind](outputs.logits)
 
 
