@@ -13,6 +13,7 @@ from spaced_kd.analysis import calibration
 from spaced_kd.analysis.base import Found, Row
 from spaced_kd.analysis.calibration import Options
 from spaced_kd.analysis.subject import open_run
+from spaced_kd.errors import ConfigError
 from spaced_kd.types import Predictions
 
 rng = np.random.default_rng(0)
@@ -121,6 +122,28 @@ def test_the_table_has_a_line_for_each_network():
         calibration.scores(s * LOGITS, LABELS, Options())["ece"] for s in (1, 0.5)
     ]
     assert f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}" in row
+
+
+def test_the_table_has_a_networks_difference_to_the_reference():
+    """Paired by seed: smaller steps of the logits, the same labels."""
+    rows = [
+        Row(name, seed, 10, 1.0, calibration.scores(s * LOGITS, LABELS, Options()))
+        for name, factor in (("online", 1.0), ("spaced", 0.5))
+        for seed, s in enumerate((factor, 0.9 * factor))
+    ]
+    table = calibration.table(Found({"reference": "online"}, {}, {}, rows))
+    assert table is not None
+    assert [row[0] for row in table.rows] == ["online", "spaced", "spaced - online"]
+    nll = [row.values["nll"] for row in rows]
+    pairs = [nll[2] - nll[0], nll[3] - nll[1]]
+    expected = f"{np.mean(pairs):+.3f} ± {np.std(pairs, ddof=1):.3f}"
+    assert table.rows[2][1] == expected
+
+
+def test_too_few_images_are_told_before_anything_is_measured(analysed_run):
+    run = open_run(analysed_run.workdir)
+    with pytest.raises(ConfigError, match=r"^--options.calibration.num_examples=3 "):
+        calibration.ANALYSIS.check(run, Options(num_examples=3))
 
 
 def test_nothing_measured_is_nothing_shown():

@@ -12,7 +12,7 @@ from spaced_kd import analyze, corruption, report, style
 from spaced_kd.analysis import corrupted_images, corruptions
 from spaced_kd.analysis.base import Found, Row
 from spaced_kd.analysis.corrupted_images import Options, of_run
-from spaced_kd.analysis.subject import open_run
+from spaced_kd.analysis.subject import open_run, outputs_of
 from spaced_kd.config import DataConfig
 from spaced_kd.data import corrupted_files
 from spaced_kd.errors import ConfigError, DataError
@@ -51,7 +51,7 @@ def test_accuracy_is_that_of_the_corrupted_images(run, analysed_run):
         for severity in (1, 5):
             image = corruption.corrupt_all(test.image, name, severity, "cifar_c", 0)
             prepared = run.prepare(image)
-            logits = subject.apply(subject.variables["params"], prepared).logits
+            logits = outputs_of(subject.model, subject.variables, prepared).logits
             expected = 100 * np.mean(np.asarray(logits).argmax(-1) == test.label)
             found = values["accuracy"][name][str(severity)]
             assert found == pytest.approx(expected, abs=1e-4)

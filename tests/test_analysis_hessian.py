@@ -1,5 +1,6 @@
 """The analysis `hessian` on networks of a run, against closed forms by NumPy."""
 
+import contextlib
 import dataclasses
 from typing import cast
 
@@ -263,14 +264,47 @@ def test_neither_chunks_nor_devices_change_what_is_measured(found):
     [
         ({"losses": "ce,dk"}, "--options.hessian.losses='dk' is unknown; did you"),
         ({"num_eigenvalues": 9, "depth": 8}, "num_eigenvalues=9 is more than"),
-        ({"estimator": "exact"}, "takes a product for each of 42,"),
+        ({"estimator": "exact"}, "at most 20,000, and teacher has 42,"),
+        ({"num_examples": 3}, "^--options.hessian.num_examples=3 cannot be"),
     ],
 )
 def test_what_cannot_work_is_told(analysed_run, options, message):
     """In one line, before anything is measured."""
-    subject = open_run(analysed_run.workdir, num_devices=1).subject("online", 3)
+    run = open_run(analysed_run.workdir, num_devices=1)
     with pytest.raises(ConfigError, match=message):
-        hessian.ANALYSIS.measure(subject, hessian.Options(**options))
+        hessian.ANALYSIS.check(run, hessian.Options(**options))
+
+
+@pytest.mark.parametrize(
+    ("losses", "sizes", "refused"),
+    [
+        ("ce", {"teacher": 20_000}, ""),
+        ("ce", {"teacher": 20_001}, "teacher has 20,001"),
+        ("kd", {"teacher": 20_001}, ""),
+        ("kd", {"spaced": 20_001}, "spaced has 20,001"),
+    ],
+)
+def test_the_exact_trace_is_refused_for_networks_that_it_is_wanted_of(
+    analysed_run, monkeypatch, losses, sizes, refused
+):
+    """The teacher has no loss kd, so that its size is no matter then."""
+    run = open_run(analysed_run.workdir, num_devices=1)
+    size = lambda subject: sizes.get(subject.name, 10)
+    monkeypatch.setattr(hessian, "_size", size)
+    options = hessian.Options(losses=losses, estimator="exact", num_examples=10)
+    with (
+        contextlib.nullcontext()
+        if not refused
+        else pytest.raises(ConfigError, match=refused)
+    ):
+        hessian.ANALYSIS.check(run, options)
+
+
+def test_a_network_hangs_on_its_teacher_where_kd_is_measured(analysed_run):
+    subject = open_run(analysed_run.workdir, num_devices=1).subject("online", 3)
+    beside = hessian.ANALYSIS.beside
+    assert beside(subject, hessian.Options(losses="ce, kd")) == (subject.teacher,)
+    assert beside(subject, hessian.Options(losses="ce,mse")) == ()
 
 
 def test_a_loss_without_a_teacher_does_not_apply(analysed_run):

@@ -1,5 +1,7 @@
 """Noise on the parameters against NumPy, and what it must not touch."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import tiny
 
 from spaced_kd.analysis import directions, noise, scores
 from spaced_kd.analysis.base import Found, Row
+from spaced_kd.analysis.subject import outputs_of
 from spaced_kd.config import student
 from spaced_kd.errors import ConfigError
 from spaced_kd.style import line_looks
@@ -125,8 +128,8 @@ def test_scores_are_of_what_the_network_is_quoted_by():
     subject = subjects.make_subject(run, "itself")
     split = run.split("test", 40, "")
     found = scores.of_params(subject, subject.variables["params"], split)
-    forward = jax.jit(subject.apply)
-    outputs = forward(subject.variables["params"], run.prepare(split.image))
+    forward = jax.jit(functools.partial(outputs_of, subject.model))
+    outputs = forward(subject.variables, run.prepare(split.image))
     exits = [outputs.logits, *jnp.moveaxis(outputs.branch_logits, 1, 0)]
     logits = np.mean(np.asarray(exits, np.float64), 0)
     own = logits[np.arange(40), split.label]

@@ -12,7 +12,7 @@ from scipy import special
 from spaced_kd import analyze, report, style
 from spaced_kd.analysis import chunks, gradients, teacher_gap
 from spaced_kd.analysis.gradients import Gradients
-from spaced_kd.analysis.subject import open_run
+from spaced_kd.analysis.subject import Run, open_run
 from spaced_kd.analysis.teacher_gap import Options
 from spaced_kd.config import MethodConfig
 from spaced_kd.data.augment_spec import AugmentSpec
@@ -201,9 +201,47 @@ def test_it_does_not_apply_to_the_teacher(analysed_run):
 def test_too_few_examples_for_the_classes_are_refused_by_the_options_name(
     analysed_run,
 ):
-    subject = open_run(analysed_run.workdir).subject("online", 3)
-    with pytest.raises(ConfigError, match=r"^options.teacher_gap.num_examples=3 "):
-        teacher_gap.measure(subject, Options(num_examples=3))
+    """In one line, before anything is measured."""
+    run = open_run(analysed_run.workdir)
+    with pytest.raises(ConfigError, match=r"^--options.teacher_gap.num_examples=3 "):
+        teacher_gap.ANALYSIS.check(run, Options(num_examples=3))
+    teacher_gap.ANALYSIS.check(run, Options(num_examples=10))
+
+
+def test_a_baseline_has_no_gradients_of_a_loss_that_was_never_its_own(analysed_run):
+    """All else is measured against the teacher of its repetition."""
+    subject = open_run(analysed_run.workdir, num_devices=1).subject("baseline", 3)
+    found = teacher_gap.measure(subject, Options(splits="test", num_examples=10))
+    assert found is not None and found["test"]["gradients"] is None
+    assert found["test"]["teacher_kl"] > 0 and found["parameters"]["distance"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "taught"),
+    [
+        ("online", "kd", True),
+        ("online", "dlb", False),
+        ("baseline", "hard", False),
+        ("teacher", "hard", False),
+    ],
+)
+def test_a_network_is_guided_by_the_teacher_that_its_method_looks_at(
+    analysed_run, monkeypatch, name, method, taught
+):
+    """Not by one that only stands beside it."""
+    subject = open_run(analysed_run.workdir).subject(name, 3)
+    settings = dataclasses.replace(subject.settings, method=method)
+    monkeypatch.setattr(Run, "settings", lambda run, name: settings)
+    assert subject.guide is (subject.teacher if taught else None)
+    assert (subject.teacher is None) == (name == "teacher")
+
+
+def test_a_student_is_measured_again_where_its_teacher_changed(analysed_run):
+    run = open_run(analysed_run.workdir)
+    student, teacher = run.subject("online", 3), run.subject("teacher", 3)
+    beside = teacher_gap.ANALYSIS.beside
+    assert beside(student, Options()) == (student.teacher,)
+    assert beside(teacher, Options()) == ()
 
 
 def test_features_are_those_that_the_last_layer_reads(analysed_run):
@@ -228,7 +266,7 @@ def test_features_are_those_that_the_last_layer_reads(analysed_run):
 
 def test_batches_are_mixed(analysed_run):
     """Where a data set comes class by class, a batch would be of one class."""
-    mixed = teacher_gap.mixed(Split(np.arange(40), np.repeat(np.arange(4), 10)))
+    mixed = chunks.mixed(Split(np.arange(40), np.repeat(np.arange(4), 10)))
     np.testing.assert_array_equal(mixed.image // 10, mixed.label)
     np.testing.assert_array_equal(np.sort(mixed.image), np.arange(40))
     assert all(len(set(mixed.label[k : k + 10])) > 1 for k in range(0, 40, 10))
@@ -250,10 +288,14 @@ def test_snapshots_become_curves_and_the_last_weights_a_table(
     table = teacher_gap.table(found)
     assert table is not None
     assert [row[:2] for row in table.rows] == [
-        (name, which) for name in ("online", "spaced") for which in ("train", "test")
+        (name, which)
+        for which in ("train", "test")
+        for name in ("online", "spaced", "spaced - online")
     ]
     last = [row.values["test"]["cka"] for row in found.last if row.network == "spaced"]
-    assert table.rows[3][6] == f"{np.mean(last):.3f} ± {np.std(last, ddof=1):.3f}"
+    assert table.rows[4][4] == f"{np.mean(last):.3f} ± {np.std(last, ddof=1):.3f}"
+    assert table.titles[4] == "features'\nCKA"
+    assert len(table.titles) == len(table.rows[4]) == 7
     with style.drawing():
         drawn = teacher_gap.figures(found, style.line_looks(["online", "spaced"]))
     assert all(figure is not None for _, _, figure in drawn)

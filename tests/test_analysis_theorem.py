@@ -145,6 +145,23 @@ def test_a_network_on_labels_alone_has_no_gap_and_their_risk(run):
     np.testing.assert_allclose(found["absolute_beta"], np.abs(betas).mean(), rtol=1e-4)
 
 
+def test_a_gap_hangs_on_the_teacher_and_on_the_last_one(spaced, run):
+    """Of a snapshot these differ; a baseline's values hang on neither."""
+    subject, _ = spaced
+    beside = theorem.ANALYSIS.beside
+    then, last = beside(subject, OPTIONS)
+    assert then is subject.teacher and then.step < last.step
+    assert last.digest == run.subject("teacher", 3).digest != then.digest
+    assert last.digest in [net.digest for net in beside(then, OPTIONS)]
+    assert beside(run.subject("baseline", 3), OPTIONS) == ()
+
+
+def test_too_few_images_are_told_before_anything_is_measured(run):
+    few = dataclasses.replace(OPTIONS, num_examples=3)
+    with pytest.raises(ConfigError, match=r"^--options.theorem.num_examples=3 "):
+        theorem.ANALYSIS.check(run, few)
+
+
 def test_padding_and_devices_change_nothing(spaced, analysed_run):
     """Chunks of 8 on 4 devices, the last one half empty."""
     subject, whole = spaced

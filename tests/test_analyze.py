@@ -16,7 +16,7 @@ import tiny
 from spaced_kd import analysis, analyze, report, snapshots, train, trained
 from spaced_kd.analysis import chunks
 from spaced_kd.analysis.base import Analysis, taught_by
-from spaced_kd.analysis.subject import open_run
+from spaced_kd.analysis.subject import open_run, outputs_of
 from spaced_kd.config import student
 from spaced_kd.errors import CheckpointError, ConfigError
 from spaced_kd.fields import option
@@ -281,7 +281,7 @@ def test_predictions_are_those_that_training_evaluated(analysed_run):
     told = analysed_run.results.networks["spaced"].acc1_last.per_seed[1]
     np.testing.assert_allclose(accuracy, told, rtol=1e-6)
     # And in eval mode, image by image.
-    outputs = subject.apply(subject.variables["params"], run.prepare(test.image[:5]))
+    outputs = outputs_of(subject.model, subject.variables, run.prepare(test.image[:5]))
     np.testing.assert_allclose(outputs.logits, logits[:5], rtol=1e-4, atol=1e-5)
 
 

@@ -12,13 +12,13 @@ from scipy import special
 
 from spaced_kd import metrics, style
 from spaced_kd.analysis import along, reliability
-from spaced_kd.analysis.base import Analysis, Drawn, Found, Values
+from spaced_kd.analysis.base import Analysis, Column, Drawn, Found, Values
 from spaced_kd.analysis.reliability import Bins
-from spaced_kd.analysis.subject import Subject
-from spaced_kd.config import StudentConfig
+from spaced_kd.analysis.subject import Run, Subject
 from spaced_kd.fields import option
 from spaced_kd.style import Look
 from spaced_kd.tables import Table
+from spaced_kd.types import Split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +34,20 @@ class Options:
 
 def measure(subject: Subject, options: Options) -> Values:
     """Score a network's probabilities; see `scores`."""
-    split = subject.run.split("test", options.num_examples, _COUNT)
-    settings = subject.settings
-    quote = settings.quote if isinstance(settings, StudentConfig) else "deepest"
+    split = _images(subject.run, options)
     found = subject.predict(subject.variables, split)
-    logits = np.asarray(metrics.quoted(found, quote))
+    logits = np.asarray(metrics.quoted(found, subject.quote))
     return scores(logits, split.label, options)
+
+
+def check(run: Run, options: Options) -> None:
+    """Refuse too few images for the classes."""
+    _images(run, options)
+
+
+def _images(run: Run, options: Options) -> Split:
+    field = "--options.calibration.num_examples"
+    return run.split("test", options.num_examples, field)
 
 
 def scores(logits: np.ndarray, labels: np.ndarray, options: Options) -> Values:
@@ -97,46 +105,32 @@ def _scaling(logits: np.ndarray, labels: np.ndarray, options: Options) -> Values
     return {"temperature": temperature, **before, **after}
 
 
-_COUNT = "options.calibration.num_examples"
 _COLUMNS = (
-    ("top-1\n%", ".2f", ("acc1",)),
-    ("confidence\n%", ".2f", ("confidence",)),
-    ("NLL\nnats", ".3f", ("nll",)),
-    ("Brier\nscore", ".3f", ("brier",)),
-    ("ECE\n%", ".2f", ("ece",)),
-    ("adaptive\nECE, %", ".2f", ("adaptive_ece",)),
-    ("fitted\ntemperature", ".2f", ("scaling", "temperature")),
-    ("NLL of half\nwithout it", ".3f", ("scaling", "nll")),
-    ("NLL of half\nwith it", ".3f", ("scaling", "scaled_nll")),
-    ("ECE of half\nwith it, %", ".2f", ("scaling", "scaled_ece")),
+    Column("NLL\nnats", along.at("nll"), ".3f"),
+    Column("Brier\nscore", along.at("brier"), ".3f"),
+    Column("ECE\n%", along.at("ece"), ".2f"),
+    Column("temper-\nature", along.at("scaling", "temperature"), ".2f"),
+    Column("ECE\nscaled, %", along.at("scaling", "scaled_ece"), ".2f"),
 )
-"""Title, format of the numbers, place in the values."""
 
 _NOTES = (
     "NLL: mean negative log-likelihood of the labels. Brier: mean over the images of "
-    "the squared distance of the probabilities from the label, summed over classes.",
-    "ECE: expected calibration error, of bins of equal width; adaptive: of bins of "
-    "equally many images.",
-    "The temperature is fitted on one half of the images, the same for every network, "
-    "and scored on the other.",
+    "the squared distance of the probabilities from the label, summed over classes. "
+    "ECE: expected calibration error, of bins of equal width.",
+    "Temperature: what the logits are divided by to be calibrated, fitted on one half "
+    "of the images, the same for every network. ECE scaled: of the other half after "
+    "that. Differences are paired by seed.",
+    "analysis.json has more: top-1, confidence, the adaptive ECE (bins of equally many "
+    "images), NLL and ECE of the other half before and after.",
 )
 
 
 def table(found: Found) -> Table | None:
-    """Return the scores of the last weights, a line for each network."""
+    """Return the scores of the last weights, and differences to the references."""
     if not found.rows:
         return None
-    rows = tuple(
-        (
-            name,
-            *(
-                format(found.spread(name, along.at(*path)), spec)
-                for _, spec, path in _COLUMNS
-            ),
-        )
-        for name in found.networks
-    )
-    return Table(("network", *(title for title, _, _ in _COLUMNS)), rows, _NOTES)
+    titles = ("network", *(column.title for column in _COLUMNS))
+    return Table(titles, tuple(found.block(_COLUMNS)), _NOTES)
 
 
 def figures(found: Found, looks: Mapping[str, Look]) -> Sequence[Drawn]:
@@ -213,4 +207,5 @@ ANALYSIS = Analysis(
     measure=measure,
     table=table,
     figures=figures,
+    check=check,
 )

@@ -40,6 +40,17 @@ def of(split: Split, size: int, group: SeedGroup) -> Iterator[Chunk]:
         yield Chunk(*(_split(array, group) for array in arrays))
 
 
+def mixed(split: Split, seed: int = 0) -> Split:
+    """Return a split in random order, for batches: some data sets come class by class.
+
+    Args:
+      split: in memory.
+      seed: of the order.
+    """
+    order = np.random.default_rng(seed).permutation(len(split.label))
+    return Split(split.image[order], split.label[order])
+
+
 def program(fn: Callable[[Any, Chunk], Any], group: SeedGroup) -> Callable:
     """Compile fn(args, chunk) -> a tree of sums over the chunk's examples.
 

@@ -1,7 +1,7 @@
 """What the labels and what the teacher ask of a student's parameters."""
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,13 @@ from spaced_kd import losses
 from spaced_kd.analysis.base import Values
 from spaced_kd.analysis.chunks import Chunk
 from spaced_kd.analysis.similarity import compare
+from spaced_kd.analysis.subject import outputs_of
 from spaced_kd.config import MethodConfig
 from spaced_kd.data.augment import prepare_eval
 from spaced_kd.data.augment_spec import AugmentSpec
 from spaced_kd.methods.base import make_soft_loss, taught_logits
 from spaced_kd.models.base import Model
-from spaced_kd.types import ModelOutput, Params, Variables
+from spaced_kd.types import Params, Variables
 
 
 class Gradients(NamedTuple):
@@ -46,10 +47,10 @@ def sums_of(
     def sums(both, chunk):
         own, others = both
         image = prepare_eval(chunk.image, spec)
-        targets = apply(teacher, others, image).logits
+        targets = outputs_of(teacher, others, image).logits
 
         def terms(params):
-            outputs = apply(student, {**own, "params": params}, image)
+            outputs = outputs_of(student, {**own, "params": params}, image)
             hard = losses.cross_entropy(
                 outputs.logits, chunk.label, config.label_smoothing
             )
@@ -91,8 +92,3 @@ def values_of(found: Iterable[tuple[Gradients, np.ndarray]]) -> Values:
         "cosine": whole.cosine,
         "batch_cosine": float(np.mean(known)) if known else None,
     }
-
-
-def apply(model: Model, variables: Variables, image: jax.Array) -> ModelOutput:
-    """Return what a network says of normalised images, in eval mode."""
-    return cast(ModelOutput, model.apply(variables, image, train=False))

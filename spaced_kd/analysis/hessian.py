@@ -2,17 +2,19 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 from spaced_kd import registry
 from spaced_kd.analysis import curvature, hessian_report, objectives, spectrum
-from spaced_kd.analysis.base import Analysis, Values
+from spaced_kd.analysis.base import Analysis, Values, taught_by
 from spaced_kd.analysis.curvature import PROBES, Risk, Trace
-from spaced_kd.analysis.subject import Subject
+from spaced_kd.analysis.subject import Run, Subject
 from spaced_kd.errors import ConfigError
 from spaced_kd.fields import option
+from spaced_kd.types import Split
 
 _AT = "--options.hessian"
 
@@ -66,14 +68,10 @@ class Options:
 
 
 def _measure(subject: Subject, options: Options) -> Values | None:
-    names = _losses(options)
-    size = sum(leaf.size for leaf in jax.tree.leaves(subject.variables["params"]))
-    _check(options, size)
-    applying = [name for name in names if objectives.applies(name, subject)]
+    applying = _applying(subject, options)
     if not applying:
         return None
-    where = f"{_AT}.num_examples"
-    split = subject.run.split(options.split, options.num_examples, where)
+    split = _images(subject.run, options)
     key = jax.random.fold_in(jax.random.key(options.seed), subject.seed)
     found = {}
     for name in applying:
@@ -82,28 +80,56 @@ def _measure(subject: Subject, options: Options) -> Values | None:
         found[name] = _of_trace(trace, options)
         if math.isfinite(trace.mean):
             found[name] |= _of_spectrum(risk, key, options)
-    return {"parameters": size, "examples": len(split.label), "losses": found}
+    return {
+        "parameters": _size(subject),
+        "examples": len(split.label),
+        "losses": found,
+    }
 
 
 def _losses(options: Options) -> list[str]:
-    names = [name.strip() for name in options.losses.split(",")]
-    for name in names:
+    return [name.strip() for name in options.losses.split(",")]
+
+
+def _applying(subject: Subject, options: Options) -> list[str]:
+    return [name for name in _losses(options) if objectives.applies(name, subject)]
+
+
+def _images(run: Run, options: Options) -> Split:
+    return run.split(options.split, options.num_examples, f"{_AT}.num_examples")
+
+
+def _size(subject: Subject) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(subject.variables["params"]))
+
+
+def _check(run: Run, options: Options) -> None:
+    for name in _losses(options):
         registry.lookup(objectives.LOSSES, name, f"{_AT}.losses")
-    return names
-
-
-def _check(options: Options, size: int) -> None:
     if options.num_eigenvalues > options.depth:
         raise ConfigError(
             f"{_AT}.num_eigenvalues={options.num_eigenvalues} is more than "
             f"{_AT}.depth={options.depth} Lanczos steps can give; set depth to two or "
             "three times as many."
         )
-    if options.estimator == "exact" and size > EXACT_AT_MOST:
+    if options.estimator == "exact":
+        for name in run.names:
+            _check_exact(run.subject(name, run.seeds[0]), options)
+    _images(run, options)
+
+
+def _check_exact(subject: Subject, options: Options) -> None:
+    size = _size(subject)
+    if size > EXACT_AT_MOST and _applying(subject, options):
         raise ConfigError(
-            f"{_AT}.estimator='exact' takes a product for each of {size:,} parameters, "
-            f"and at most {EXACT_AT_MOST:,}; give hutchinson or hutch++."
+            f"{_AT}.estimator='exact' takes a product for each parameter, at most "
+            f"{EXACT_AT_MOST:,}, and {subject.name} has {size:,}; give hutchinson or "
+            "hutch++."
         )
+
+
+def _beside(subject: Subject, options: Options) -> Sequence[Subject]:
+    return taught_by(subject, options) if "kd" in _losses(options) else ()
 
 
 def trace_of(risk: Risk, key: jax.Array, options: Options) -> Trace:
@@ -162,4 +188,6 @@ ANALYSIS = Analysis(
     measure=_measure,
     table=hessian_report.table,
     figures=hessian_report.figures,
+    check=_check,
+    beside=_beside,
 )

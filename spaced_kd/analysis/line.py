@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from spaced_kd import style
-from spaced_kd.analysis import batch_stats, pairs, profiles, scores
+from spaced_kd.analysis import batch_stats, chunks, pairs, profiles, scores
 from spaced_kd.analysis.base import Analysis, Drawn, Found, Values
 from spaced_kd.analysis.scores import METRICS
 from spaced_kd.analysis.subject import Run, Subject
@@ -97,8 +97,7 @@ def measure(subject: Subject, options: Options) -> Values | None:
         return None
     images = _images(subject.run, options)
     # Where a data set is sorted by class, batches in its order have odd statistics.
-    order = np.random.default_rng(options.seed).permutation(len(images["train"].label))
-    images["train"] = Split(*(array[order] for array in images["train"]))
+    images["train"] = chunks.mixed(images["train"], options.seed)
     return {end.name: along(subject, end, images, options) for end in ends}
 
 

@@ -2,21 +2,21 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 
 from spaced_kd import losses
 from spaced_kd.analysis import chunks
 from spaced_kd.analysis.curvature import Risk
-from spaced_kd.analysis.subject import Subject
+from spaced_kd.analysis.subject import Subject, outputs_of
 from spaced_kd.config import MethodConfig
 from spaced_kd.data.augment import prepare_eval
 from spaced_kd.data.augment_spec import AugmentSpec
 from spaced_kd.methods.base import make_soft_loss
 from spaced_kd.models.base import Model
 from spaced_kd.parallel import SeedGroup
-from spaced_kd.types import ModelOutput, Params, Split
+from spaced_kd.types import Params, Split
 
 _READ = (
     "kd_weight",
@@ -85,8 +85,7 @@ class Objective:
     def __call__(self, params: Params, fixed: Any, chunk: Taught) -> jax.Array:
         """Return the sum, []; `fixed` holds all variables but the parameters."""
         image = prepare_eval(chunk.image, self.spec)
-        outputs = self.model.apply({**fixed, "params": params}, image, train=False)
-        logits = cast(ModelOutput, outputs).logits
+        logits = outputs_of(self.model, {**fixed, "params": params}, image).logits
         return (chunk.weight * LOSSES[self.loss](self.config, logits, chunk)).sum()
 
 

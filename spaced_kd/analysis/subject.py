@@ -12,7 +12,13 @@ import numpy as np
 
 from spaced_kd import config as config_lib
 from spaced_kd import data, evaluate, experiment, registry, snapshots, streamed, trained
-from spaced_kd.config import NO_TEACHER, Config, StudentConfig, TeacherConfig
+from spaced_kd.config import (
+    NO_TEACHER,
+    WITHOUT_TEACHER,
+    Config,
+    StudentConfig,
+    TeacherConfig,
+)
 from spaced_kd.data import contents
 from spaced_kd.data.augment import prepare_eval
 from spaced_kd.data.augment_spec import AugmentSpec
@@ -257,6 +263,11 @@ class Subject:
         return self.run.settings(self.name)
 
     @property
+    def guide(self) -> "Subject | None":
+        """The teacher where this network learns from it; a baseline has none."""
+        return None if self.settings.method in WITHOUT_TEACHER else self.teacher
+
+    @property
     def quote(self) -> str:
         """Which exit the run's own tables quote: "deepest" or "ensemble"."""
         settings = self.settings
@@ -272,17 +283,6 @@ class Subject:
         """SHA-256 of the weights, hex."""
         return trained.digest(self.variables)
 
-    def apply(self, params: Params, image: jax.Array) -> ModelOutput:
-        """Return what the network says, in eval mode: BatchNorm's averages stand still.
-
-        Args:
-          params: of the network, in place of its own.
-          image: [b, H, W, C] float32, from `Run.prepare`.
-        """
-        variables = {**self.variables, "params": params}
-        outputs: Any = self.model.apply(variables, image, train=False)
-        return outputs
-
     def predict(self, variables: Variables, split: Split) -> Predictions:
         """Return logits of a whole split, compiled once for each architecture and size.
 
@@ -293,6 +293,18 @@ class Subject:
         model: Any = self.model
         program = self.run.predict_program(model, len(split.label))
         return program(variables, split.image)
+
+
+def outputs_of(model: Model, variables: Variables, image: jax.Array) -> ModelOutput:
+    """Return what a network says, in eval mode: BatchNorm's averages stand still.
+
+    Args:
+      model: the architecture.
+      variables: {"params", "batch_stats"} of it; may be differentiated by.
+      image: [b, h, w, C] float32, from `Run.prepare`.
+    """
+    outputs: Any = model.apply(variables, image, train=False)
+    return outputs
 
 
 def open_run(workdir: Path, data_dir: str = "", num_devices: int = 0) -> Run:

@@ -10,9 +10,9 @@ import numpy as np
 
 from spaced_kd import evaluate, losses, metrics
 from spaced_kd.analysis import along, chunks, gradients
-from spaced_kd.analysis.base import Analysis, Drawn, Found, Values
+from spaced_kd.analysis.base import Analysis, Column, Drawn, Found, Values, taught_by
 from spaced_kd.analysis.similarity import compare, linear_cka
-from spaced_kd.analysis.subject import Subject
+from spaced_kd.analysis.subject import Run, Subject, outputs_of
 from spaced_kd.config import MethodConfig, StudentConfig
 from spaced_kd.data.augment import prepare_eval
 from spaced_kd.data.augment_spec import AugmentSpec
@@ -91,15 +91,20 @@ def measure(subject: Subject, options: Options) -> Values | None:
         )
     }
     for which in options.splits.split(","):
-        split = subject.run.split(which, options.num_examples, _COUNT)
-        values[which] = _on_split(subject, subject.teacher, mixed(split), options)
+        split = chunks.mixed(_images(subject.run, which, options))
+        values[which] = _on_split(subject, subject.teacher, split, options)
     return values
 
 
-def mixed(split: Split) -> Split:
-    """Return a split in another order: some data sets come class by class."""
-    order = np.random.default_rng(0).permutation(len(split.label))
-    return Split(split.image[order], split.label[order])
+def check(run: Run, options: Options) -> None:
+    """Refuse too few images for the classes."""
+    for which in options.splits.split(","):
+        _images(run, which, options)
+
+
+def _images(run: Run, which: str, options: Options) -> Split:
+    field = "--options.teacher_gap.num_examples"
+    return run.split(which, options.num_examples, field)
 
 
 def _on_split(
@@ -108,27 +113,33 @@ def _on_split(
     run, settings = student.run, cast(StudentConfig, student.settings)
     size = options.batch_size or run.config.data.batch_size
     found, features = _outputs(student, split, size)
-    taught_by, teacher_features = _outputs(teacher, split, size)
-    measured = evaluate.measure(found, split.label, taught_by.logits, settings.quote)
+    targets, teacher_features = _outputs(teacher, split, size)
+    measured = evaluate.measure(found, split.label, targets.logits, settings.quote)
     logits = metrics.quoted(found, settings.quote)
-    both = student.variables, teacher.variables
-    losses_of = {f.name: getattr(settings, f.name) for f in _LOSS_FIELDS}
-    # Type checkers do not see that flax makes models hashable.
-    models: Any = student.model, teacher.model
-    program = _gradient_program(*models, MethodConfig(**losses_of), run.spec, run.group)
-    batches = (
-        (program(both, chunk), chunk.weight)
-        for chunk in chunks.of(split, size, run.group)
-    )
     return {
         **{name: float(measured[name]) for name in _MEASURED},
-        **output_values(logits, taught_by.logits, settings.temperature),
+        **output_values(logits, targets.logits, settings.temperature),
         "cka": linear_cka(features, teacher_features),
-        "gradients": gradients.values_of(batches),
+        "gradients": _gradients(student, split, size),
     }
 
 
-_COUNT = "options.teacher_gap.num_examples"
+def _gradients(student: Subject, split: Split, size: int) -> Values | None:
+    """Return `gradients.values_of` batches; None: it was not taught by the teacher."""
+    run, teacher = student.run, student.guide
+    if teacher is None:
+        return None
+    losses_of = {f.name: getattr(student.settings, f.name) for f in _LOSS_FIELDS}
+    # Type checkers do not see that flax makes models hashable.
+    models: Any = student.model, teacher.model
+    program = _gradient_program(*models, MethodConfig(**losses_of), run.spec, run.group)
+    both = student.variables, teacher.variables
+    return gradients.values_of(
+        (program(both, chunk), chunk.weight)
+        for chunk in chunks.of(split, size, run.group)
+    )
+
+
 _LOSS_FIELDS = dataclasses.fields(MethodConfig)
 _MEASURED = "acc1", "teacher_acc1", "teacher_kl", "teacher_agreement"
 
@@ -151,7 +162,7 @@ def _outputs(
 @functools.lru_cache(maxsize=16)
 def _output_program(model: Model, spec: AugmentSpec, group: SeedGroup) -> Callable:
     def outputs(variables, chunk):
-        found = gradients.apply(model, variables, prepare_eval(chunk.image, spec))
+        found = outputs_of(model, variables, prepare_eval(chunk.image, spec))
         predicted = Predictions(found.logits, found.branch_logits)
         return jax.tree.map(group.axis.whole, (predicted, found.features))
 
@@ -169,49 +180,37 @@ def _gradient_program(
     return chunks.program(gradients.sums_of(student, teacher, config, spec), group)
 
 
-_COLUMNS = (
-    ("KL\nnats", ".3f", ("teacher_kl",)),
-    ("KL at T\nnats", ".4f", ("soft_kl",)),
-    ("same\nanswer, %", ".2f", ("teacher_agreement",)),
-    ("confidence\nbelow, points", ".2f", ("confidence_gap",)),
-    ("CKA of\nfeatures", ".3f", ("cka",)),
-    ("gradients'\ncosine", ".3f", ("gradients", "cosine")),
-    ("cosine,\na batch", ".3f", ("gradients", "batch_cosine")),
-    ("gradients'\nnorms, soft/CE", ".3f", ("gradients", "norm_ratio")),
-)
-"""Title, format of the numbers, place in the values of a split."""
-
 _NOTES = (
     "KL: of the teacher's answers from the student's, KL(teacher || student), at "
-    "temperature 1 and at the student's own (without T^2). Confidence below: the "
-    "teacher's mean largest probability less the student's.",
-    "Gradients: of the cross-entropy and of the soft loss (with T^2 where the student "
-    "has that), both without their weights in the loss, by the student's parameters; "
-    "cosine of the means over all images, and mean cosine of single batches.",
+    "temperature 1. Same answer: images with the same top-1 class.",
+    "Gradients' cosine: of the means over all images, of the cross-entropy and of the "
+    "soft loss (with T^2 where the student has that), by the student's parameters.",
     "Distance: Euclidean, of the parameters, as a multiple of the teacher's norm; only "
-    "where both have one architecture.",
+    "where both have one architecture. Differences are paired by seed.",
+    "analysis.json has more: KL at the student's own temperature, confidence, the "
+    "gradients' norms and their cosine batch by batch.",
 )
 
 
 def table(found: Found) -> Table | None:
-    """Return the gaps of the last weights, a line for each student and split."""
-    splits = found.options["splits"].split(",")
-    rows = [_line(found, name, which) for name in found.networks for which in splits]
-    if not rows:
+    """Return the gaps of the last weights, and differences to the references."""
+    if not found.rows:
         return None
-    titles = (title for title, _, _ in _COLUMNS)
-    return Table(
-        ("student", "images", *titles, "parameters'\ndistance"), tuple(rows), _NOTES
-    )
+    splits = found.options["splits"].split(",")
+    rows = [row for which in splits for row in found.block(_columns(which), which)]
+    titles = (column.title for column in _columns(splits[0]))
+    return Table(("student", "images", *titles), tuple(rows), _NOTES)
 
 
-def _line(found: Found, student: str, which: str) -> tuple[str, ...]:
-    cells = (
-        format(found.spread(student, along.at(which, *path)), spec)
-        for _, spec, path in _COLUMNS
+def _columns(which: str) -> Sequence[Column]:
+    """Return what is shown of a split; the distance is the same for each."""
+    return (
+        Column("KL\nnats", along.at(which, "teacher_kl"), ".3f"),
+        Column("same\nanswer, %", along.at(which, "teacher_agreement"), ".1f"),
+        Column("features'\nCKA", along.at(which, "cka"), ".3f"),
+        Column("gradients'\ncosine", along.at(which, "gradients", "cosine"), ".2f"),
+        Column("parameters'\ndistance", along.at("parameters", "relative"), ".2f"),
     )
-    distance = found.spread(student, along.at("parameters", "relative"))
-    return student, which, *cells, f"{distance:.3f}"
 
 
 def figures(found: Found, looks: Mapping[str, Look]) -> Sequence[Drawn]:
@@ -251,10 +250,14 @@ ANALYSIS = Analysis(
         "images and in eval mode: answers, the features that the last layer reads "
         "(linear centred kernel alignment, which is too high where images are not many "
         "more than features), what labels and teacher ask of the student's parameters, "
-        "and the parameters themselves."
+        "and the parameters themselves. The teacher asks by the gradient of the "
+        "configured soft loss, whatever the method; feature terms left out. Students "
+        "that learn without the teacher have no such gradient."
     ),
     options=Options,
     measure=measure,
     table=table,
     figures=figures,
+    check=check,
+    beside=taught_by,
 )

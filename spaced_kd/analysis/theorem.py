@@ -8,7 +8,7 @@ up, against the one-hot label and the teacher's outputs (`squared_risk`).
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,14 +18,13 @@ from jax import lax
 
 from spaced_kd.analysis import chunks, squared_risk, theorem_toy, theorem_view
 from spaced_kd.analysis.base import Analysis, Values
-from spaced_kd.analysis.subject import Run, Subject
-from spaced_kd.config import WITHOUT_TEACHER
+from spaced_kd.analysis.subject import Run, Subject, outputs_of
 from spaced_kd.data.augment import prepare_eval
 from spaced_kd.data.augment_spec import AugmentSpec
 from spaced_kd.fields import option
 from spaced_kd.models.base import Model
 from spaced_kd.parallel import SeedGroup
-from spaced_kd.types import Params, Variables
+from spaced_kd.types import Params, Split, Variables
 
 OUTPUTS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "probabilities": functools.partial(jax.nn.softmax, axis=-1),
@@ -71,24 +70,25 @@ def measure(subject: Subject, options: Options) -> Values:
       run's last teacher) and "unlinearised_gap" (mean |g* - g|), means over examples
       and classes.
     """
-    split = subject.run.split(
-        options.split, options.num_examples, "--options.theorem.num_examples"
-    )
+    split = _images(subject.run, options)
     pieces = list(chunks.of(split, options.chunk_examples, subject.run.group))
-    teacher = _teacher(subject)
+    teacher = subject.guide
     size = {"num_examples": len(split.label)}
     found = size | _trace(subject, teacher, options, pieces, len(split.label))
-    looked_at = subject if subject.name == "teacher" else teacher
+    looked_at = _looked_at(subject)
     if looked_at is not None:
         found |= _gap(looked_at, options, pieces, len(split.label))
     return found
 
 
-def _teacher(subject: Subject) -> Subject | None:
-    """Return the network that a student learns from; None: it has no part of it."""
-    if getattr(subject.settings, "method", "hard") in WITHOUT_TEACHER:
-        return None
-    return subject.teacher
+def _images(run: Run, options: Options) -> Split:
+    field = "--options.theorem.num_examples"
+    return run.split(options.split, options.num_examples, field)
+
+
+def _looked_at(subject: Subject) -> Subject | None:
+    """Return the teacher whose gap is a network's; None: it has no part of one."""
+    return subject if subject.name == "teacher" else subject.guide
 
 
 def _trace(
@@ -153,7 +153,7 @@ def _outputs(
     model: Model, variables: Variables, params: Params, image: jax.Array, kind: str
 ) -> jax.Array:
     """Return [b, C], in eval mode, with `params` in place of the network's own."""
-    outputs: Any = model.apply({**variables, "params": params}, image, train=False)
+    outputs = outputs_of(model, {**variables, "params": params}, image)
     return OUTPUTS[kind](outputs.logits)
 
 
@@ -216,6 +216,20 @@ def _gap_program(spec: AugmentSpec, group: SeedGroup, model: Model, kind: str):
     return chunks.program(sums, group)
 
 
+def check(run: Run, options: Options) -> None:
+    """Refuse too few images for the classes."""
+    _images(run, options)
+
+
+def beside(subject: Subject, options: Options) -> Sequence[Subject]:
+    """Return the teacher of the gap and the run's last one, which it is against."""
+    del options
+    teacher = _looked_at(subject)
+    if teacher is None:
+        return ()
+    return teacher, subject.run.subject("teacher", subject.seed)
+
+
 def once(run: Run, options: Options) -> Values:
     """Return the analytic cases with this alpha, by name."""
     del run
@@ -244,4 +258,6 @@ ANALYSIS = Analysis(
     table=theorem_view.table,
     figures=theorem_view.figures,
     once=once,
+    check=check,
+    beside=beside,
 )
