@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from spaced_kd import analyze, corruption, report, style
-from spaced_kd.analysis import corrupted_images, corruptions
+from spaced_kd.analysis import corruptions
 from spaced_kd.analysis.base import Found, Row
-from spaced_kd.analysis.corrupted_images import Options, of_run
+from spaced_kd.analysis.corruptions import images as corrupted_images
+from spaced_kd.analysis.corruptions.images import Options, of_run
 from spaced_kd.analysis.subject import open_run
 from spaced_kd.config import DataConfig
 from spaced_kd.data import corrupted_files

@@ -12,7 +12,7 @@ from PIL import Image
 
 from spaced_kd import style
 from spaced_kd.analysis.base import Drawn, Found, Values
-from spaced_kd.analysis.corrupted_images import chosen_names, chosen_severities
+from spaced_kd.analysis.corruptions.images import chosen_names, chosen_severities
 from spaced_kd.spread import Spread
 from spaced_kd.style import Look
 from spaced_kd.tables import Table

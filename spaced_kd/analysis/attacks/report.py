@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from spaced_kd import style
-from spaced_kd.analysis.attack_options import Options
+from spaced_kd.analysis.attacks.masking import Check
+from spaced_kd.analysis.attacks.options import Options
 from spaced_kd.analysis.base import Drawn, Found, Values
-from spaced_kd.analysis.masking import Check
 from spaced_kd.spread import Spread
 from spaced_kd.style import Look
 from spaced_kd.tables import Table

@@ -8,11 +8,10 @@ import numpy as np
 from PIL import Image
 
 from spaced_kd import metrics
-from spaced_kd.analysis import corrupted_images, corruptions_shown
 from spaced_kd.analysis.base import Analysis, Values
-from spaced_kd.analysis.corrupted_images import CorruptedImages, Options
+from spaced_kd.analysis.corruptions import shown
+from spaced_kd.analysis.corruptions.images import CorruptedImages, Options, of_run
 from spaced_kd.analysis.subject import Run, Subject
-from spaced_kd.config import StudentConfig
 from spaced_kd.types import Split
 
 _LARGEST_PICTURE = 128  # pixels; pictures lie in `analysis.json`
@@ -25,7 +24,7 @@ def measure(subject: Subject, options: Options) -> Values:
       "clean"; "accuracy", corruption -> severity -> percent; "relative", the same in
       percent of "clean" (None where that is 0); "source" and "examples" of the images.
     """
-    images = corrupted_images.of_run(subject.run, options)
+    images = of_run(subject.run, options)
     clean = _accuracy(subject, images.clean)
     accuracy: dict[str, dict[str, float]] = {name: {} for name in images.names}
     for name, severity, split in images.every():
@@ -46,9 +45,7 @@ def measure(subject: Subject, options: Options) -> Values:
 def _accuracy(subject: Subject, split: Split) -> float:
     """Return top-1 in percent, of the exit that the run's own tables quote."""
     found = subject.predict(subject.variables, split)
-    settings = subject.settings
-    quote = settings.quote if isinstance(settings, StudentConfig) else "deepest"
-    logits = metrics.quoted(found, quote)
+    logits = metrics.quoted(found, subject.quote)
     return float(metrics.classification(logits, jnp.asarray(split.label))["acc1"])
 
 
@@ -59,7 +56,7 @@ def pictures(run: Run, options: Options) -> Values:
       "pictures": "clean", and "<corruption>/<severity>" of each. Without "clean" where
       published arrays hold the images in an order of their own.
     """
-    images = corrupted_images.of_run(run, options)
+    images = of_run(run, options)
     if images.source == "official":
         found = {f"{name}/{s}": split.image[0] for name, s, split in images.every()}
     else:
@@ -92,7 +89,7 @@ ANALYSIS = Analysis(
     ),
     options=Options,
     measure=measure,
-    table=corruptions_shown.table,
-    figures=corruptions_shown.figures,
+    table=shown.table,
+    figures=shown.figures,
     once=pictures,
 )

@@ -6,9 +6,10 @@ whole curve. What an attack does: `adversary`; whether to believe it: `masking`.
 
 import jax
 
-from spaced_kd.analysis import adversary, attack_report, attacked, masking
-from spaced_kd.analysis.adversary import Rule
-from spaced_kd.analysis.attack_options import (
+from spaced_kd.analysis.attacks import adversary, attacked, masking, report
+from spaced_kd.analysis.attacks.adversary import Rule
+from spaced_kd.analysis.attacks.masking import Curve, Measured
+from spaced_kd.analysis.attacks.options import (
     ATTACKS,
     COMPARED,
     FIELD,
@@ -16,7 +17,6 @@ from spaced_kd.analysis.attack_options import (
     RuleOf,
 )
 from spaced_kd.analysis.base import Analysis, Values
-from spaced_kd.analysis.masking import Curve, Measured
 from spaced_kd.analysis.subject import Subject
 
 
@@ -90,6 +90,6 @@ ANALYSIS = Analysis(
     ),
     options=Options,
     measure=measure,
-    table=attack_report.table,
-    figures=attack_report.figures,
+    table=report.table,
+    figures=report.figures,
 )
