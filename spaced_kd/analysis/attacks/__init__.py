@@ -17,7 +17,7 @@ from spaced_kd.analysis.attacks.options import (
     RuleOf,
 )
 from spaced_kd.analysis.base import Analysis, Values
-from spaced_kd.analysis.subject import Subject
+from spaced_kd.analysis.subject import Run, Subject
 
 
 def measure(subject: Subject, options: Options) -> Values:
@@ -52,6 +52,16 @@ def measure(subject: Subject, options: Options) -> Values:
         "curves": {name: curve(rule) for name, rule in (COMPARED | asked).items()},
     }
     return values | {"checks": {name: _checks(name, values) for name in asked}}
+
+
+def check(run: Run, options: Options) -> None:
+    """Refuse fewer images than classes before anything is measured.
+
+    Raises:
+      ConfigError: they are.
+    """
+    if options.num_examples:
+        run.split("test", options.num_examples, f"{FIELD}.num_examples")
 
 
 def _checks(attack: str, values: Values) -> Values:
@@ -92,4 +102,5 @@ ANALYSIS = Analysis(
     measure=measure,
     table=report.table,
     figures=report.figures,
+    check=check,
 )

@@ -26,7 +26,7 @@ def measure(subject: Subject, options: Options) -> Values:
     """
     images = of_run(subject.run, options)
     clean = _accuracy(subject, images.clean)
-    accuracy: dict[str, dict[str, float]] = {name: {} for name in images.names}
+    accuracy: dict[str, dict[str, float]] = {name: {} for name in options.corruptions}
     for name, severity, split in images.every():
         accuracy[name][str(severity)] = _accuracy(subject, split)
     relative = {
@@ -64,11 +64,21 @@ def pictures(run: Run, options: Options) -> Values:
     return {"pictures": {name: _png(image) for name, image in found.items()}}
 
 
+def check(run: Run, options: Options) -> None:
+    """Refuse what cannot be had; see `CorruptedImages.check`."""
+    of_run(run, options).check()
+
+
+def inputs(run: Run, options: Options) -> Values:
+    """Return whose images, and what tells their files: `CorruptedImages.identity`."""
+    return of_run(run, options).identity()
+
+
 def _corrupted(images: CorruptedImages, image: np.ndarray) -> dict[str, np.ndarray]:
     return {"clean": image[0]} | {
         f"{name}/{severity}": images.corrupt(image, name, severity)[0]
-        for name in images.names
-        for severity in images.severities
+        for name in images.options.corruptions
+        for severity in images.options.levels
     }
 
 
@@ -92,4 +102,6 @@ ANALYSIS = Analysis(
     table=shown.table,
     figures=shown.figures,
     once=pictures,
+    check=check,
+    inputs=inputs,
 )

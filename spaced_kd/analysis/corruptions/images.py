@@ -4,28 +4,35 @@ import dataclasses
 import functools
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from spaced_kd import corruption, registry
 from spaced_kd.analysis.subject import Run
-from spaced_kd.corruption import CONSTANTS, CORRUPTIONS, PAPER
+from spaced_kd.corruption import CONSTANTS, CORRUPTIONS, PAPER, frost_photos
 from spaced_kd.data import corrupted_files
 from spaced_kd.errors import ConfigError, DataError
 from spaced_kd.fields import option
 from spaced_kd.types import Split
 
 _PATH = "--options.corruptions"
+_COUNT = f"{_PATH}.num_examples"
 _MIB = 1 << 20
+_GROUPS = {"paper": PAPER, "all": tuple(CORRUPTIONS)}
 
 _log = logging.getLogger("spaced_kd")
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What is measured, and on which images."""
+    """What is measured, and on which images.
+
+    Raises:
+      ConfigError: an unknown corruption or severity, or none.
+    """
 
     names: str = option(
         "paper",
@@ -67,37 +74,30 @@ class Options:
         low=1,
     )
 
+    def __post_init__(self):
+        """Refuse lists that cannot be before anything is measured."""
+        names = _listed(self.names, "names")
+        for name in names:
+            known = CORRUPTIONS | dict.fromkeys(_GROUPS)
+            registry.lookup(known, name, f"{_PATH}.names")
+        if len(names) > 1 and set(_GROUPS) & set(names):
+            raise ConfigError(
+                f"{_PATH}.names={self.names}: 'paper' or 'all' must stand alone."
+            )
+        for severity in _listed(self.severities, "severities"):
+            known = dict.fromkeys(map(str, range(1, corrupted_files.SEVERITIES + 1)))
+            registry.lookup(known, severity, f"{_PATH}.severities")
 
-def chosen_names(options: Mapping[str, object]) -> tuple[str, ...]:
-    """Return the corruptions that `names` means, in its order.
+    @property
+    def corruptions(self) -> tuple[str, ...]:
+        """The corruptions that `names` means, in its order."""
+        names = _listed(self.names, "names")
+        return _GROUPS.get(names[0], names)
 
-    Raises:
-      ConfigError: one is unknown, or there is none.
-    """
-    text = str(options["names"])
-    if text in ("paper", "all"):
-        return PAPER if text == "paper" else tuple(CORRUPTIONS)
-    names = _listed(text, "names")
-    for name in names:
-        registry.lookup(
-            CORRUPTIONS | dict.fromkeys(("paper", "all")), name, f"{_PATH}.names"
-        )
-    if {"paper", "all"} & set(names):
-        raise ConfigError(f"{_PATH}.names={text}: 'paper' or 'all' must stand alone.")
-    return names
-
-
-def chosen_severities(options: Mapping[str, object]) -> tuple[int, ...]:
-    """Return the severities, ascending.
-
-    Raises:
-      ConfigError: one is not 1 to 5, or there is none.
-    """
-    text = str(options["severities"])
-    known = dict.fromkeys(map(str, range(1, corrupted_files.SEVERITIES + 1)))
-    for severity in _listed(text, "severities"):
-        registry.lookup(known, severity, f"{_PATH}.severities")
-    return tuple(sorted(map(int, _listed(text, "severities"))))
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The severities, ascending."""
+        return tuple(sorted(map(int, _listed(self.severities, "severities"))))
 
 
 def _listed(text: str, field: str) -> tuple[str, ...]:
@@ -113,15 +113,11 @@ def _listed(text: str, field: str) -> tuple[str, ...]:
 class CorruptedImages:
     """Corrupted test images, kept while they fit into memory.
 
-    clean: the same images without corruption (of official CIFAR arrays in another
-    order). folder: of the published images; None: our own. severities: ascending.
+    folder: of the published images; None: our own.
     """
 
     run: Run
     options: Options
-    names: Sequence[str]
-    severities: Sequence[int]
-    clean: Split
     folder: Path | None
     _kept: dict[tuple[str, int], Split] = dataclasses.field(default_factory=dict)
 
@@ -130,14 +126,61 @@ class CorruptedImages:
         """ "official" or "own"."""
         return "official" if self.folder else "own"
 
+    @property
+    def clean(self) -> Split:
+        """The same images uncorrupted; official CIFAR arrays have another order."""
+        return self.run.split("test", self.options.num_examples, _COUNT)
+
+    def check(self) -> None:
+        """Find what is missing before anything is measured.
+
+        Raises:
+          ConfigError: `num_examples` is too small for the classes.
+          DataError: a published file or a photograph of frost is missing or damaged.
+        """
+        if self.options.num_examples:
+            # All images always do, and those of ImageNet take minutes to decode.
+            self.run.split("test", self.options.num_examples, _COUNT)
+        if self.folder:
+            shape, config = self.run.dataset.image_shape, self.run.config.data
+            for name in self.options.corruptions:
+                for level in self.options.levels:
+                    corrupted_files.check(self.folder, config, name, level, shape)
+        elif self._frost_dir:
+            frost_photos.read(self._frost_dir)
+
+    def identity(self) -> dict[str, Any]:
+        """Return JSON that changes with the files that are read.
+
+        Returns:
+          "source"; "files", name -> what tells its content (`frost_photos.digests`,
+          `corrupted_files.identity`), none where everything is made here.
+
+        Raises:
+          DataError: one of them cannot be read.
+        """
+        files: dict[str, Any] = {}
+        if self.folder:
+            options, config = self.options, self.run.config.data
+            files = corrupted_files.identity(
+                self.folder, config, options.corruptions, options.levels
+            )
+        elif self._frost_dir:
+            files = frost_photos.digests(self._frost_dir)
+        return {"source": self.source, "files": files}
+
+    @property
+    def _frost_dir(self) -> str:
+        return self.options.frost_dir * ("frost" in self.options.corruptions)
+
     def every(self) -> Iterator[tuple[str, int, Split]]:
         """Yield corruption, severity and images, for each network in the same order.
 
         Raises:
           DataError: a published file is missing or damaged.
         """
-        for name in self.names:
-            for severity in self.severities:
+        for name in self.options.corruptions:
+            for severity in self.options.levels:
                 yield name, severity, self._split(name, severity)
 
     def corrupt(self, image: np.ndarray, name: str, severity: int) -> np.ndarray:
@@ -182,21 +225,15 @@ def of_run(run: Run, options: Options) -> CorruptedImages:
     """Return the images that all networks of a run are tested on.
 
     Raises:
-      ConfigError: an option that cannot be, or published images that are asked for and
-        not to be had.
-      DataError: published images that are damaged, or images that cannot be corrupted.
+      ConfigError: published images that are asked for and not to be had.
     """
-    given = dataclasses.asdict(options)
-    names, severities = chosen_names(given), chosen_severities(given)
-    count = options.num_examples
-    clean = run.split("test", count, f"{_PATH}.num_examples")
-    folder = None if options.source == "own" else _official(run, options, clean)
-    images = CorruptedImages(run, options, names, severities, clean, folder)
+    folder = None if options.source == "own" else _official(run, options)
+    images = CorruptedImages(run, options, folder)
     _log.info("corruptions: %s images, %s", images.source, folder or options.constants)
     return images
 
 
-def _official(run: Run, options: Options, clean: Split) -> Path | None:
+def _official(run: Run, options: Options) -> Path | None:
     """Return where the published images lie; None: to be made by ourselves."""
     config = run.config.data
     folder = corrupted_files.find(config, options.dir)
@@ -209,8 +246,8 @@ def _official(run: Run, options: Options, clean: Split) -> Path | None:
             if expected
             else f"none are published for {config.name}"
         )
-    elif len(clean.label) < whole:
-        why = f"they are of the whole test split, not of {len(clean.label)} images"
+    elif 0 < options.num_examples < whole:
+        why = f"they are of the whole test split, not of {options.num_examples} images"
     elif config.num_test_examples:
         why = "they are of the whole test split, of which the run has a part"
     else:
