@@ -395,6 +395,23 @@ def test_a_runs_networks_are_attacked_at_the_accuracy_they_had(found, analysed_r
     assert found.networks == ["teacher", "baseline", "online", "spaced"]
 
 
+def test_two_references_are_compared_once(found):
+    config = {**found.config, "reference": "baseline,online"}
+    drawn = report.table(found._replace(config=config))
+    assert [row[0] for row in drawn.rows[4:]] == [
+        "online - baseline",
+        "spaced - baseline",
+        "spaced - online",
+    ]
+
+
+def test_too_few_images_for_the_classes_are_found_by_the_check(analysed_run):
+    run = open_run(analysed_run.workdir)
+    attacks.ANALYSIS.check(run, Options(num_examples=10))
+    with pytest.raises(ConfigError, match="options.attacks.num_examples=9"):
+        attacks.ANALYSIS.check(run, Options(num_examples=9))
+
+
 def test_the_table_has_every_network_and_its_difference_to_the_reference(found):
     drawn = report.table(found)
     assert [row[0] for row in drawn.rows] == [
