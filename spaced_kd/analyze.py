@@ -4,11 +4,11 @@ The same command again goes on where it stopped: what was measured of the same w
 with the same options is not measured again.
 """
 
+import contextlib
 import dataclasses
 import logging
 import sys
 import textwrap
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from absl import flags as absl_flags
 from ml_collections import config_flags
 
 from spaced_kd import backend, fields, flags, registry, report, workdir
-from spaced_kd.analysis import ANALYSES, records
+from spaced_kd.analysis import ANALYSES
 from spaced_kd.analysis.base import Analysis, Found
-from spaced_kd.analysis.subject import MOMENTS, Run, Subject, open_run
+from spaced_kd.analysis.book import Book
+from spaced_kd.analysis.subject import MOMENTS, open_run
 from spaced_kd.errors import ConfigError, Interrupted, SpacedKDError
+from spaced_kd.report.analyses import table as table_of
 
 USAGE = """Measure the networks of a run, finished or not, and add that to its report.
 
@@ -79,6 +81,8 @@ def analyze(
       LockedError: the run is being analysed.
       StorageError: a file cannot be written.
     """
+    if not analyses:
+        raise ConfigError(f"--analyses is empty; give some of {', '.join(ANALYSES)}.")
     chosen = {
         name: registry.lookup(ANALYSES, name, "--analyses")
         for name in dict.fromkeys(analyses)
@@ -86,72 +90,28 @@ def analyze(
     given = options or {}
     for name in given:
         registry.lookup(ANALYSES, name, "--options")
-    # Every option is looked at before the first hour is spent.
     settings = {n: _options(n, one, given.get(n, {})) for n, one in chosen.items()}
     folder = Path(path).expanduser().resolve()
     run = open_run(folder, data_dir, num_devices)
     subjects = run.subjects(networks or run.names, seeds or run.seeds, at)
+    # Everything is looked at before the first hour is spent.
+    for name, analysis in chosen.items():
+        analysis.check(run, settings[name])
     with workdir.lock(folder / "analysis"):
-        book = _Book(run)
-        for name, analysis in chosen.items():
-            book.open(name, analysis, settings[name])
-        for subject in subjects:
+        book = Book(run)
+        try:
             for name, analysis in chosen.items():
-                book.measure(name, analysis, settings[name], subject)
+                book.open(name, analysis, settings[name])
+            for subject in subjects:
+                for name, analysis in chosen.items():
+                    book.measure(name, analysis, settings[name], subject)
+        except BaseException:
+            # What was measured before somebody stopped it is worth seeing.
+            with contextlib.suppress(SpacedKDError):
+                report.build(folder)
+            raise
         report.build(folder)
     return {name: book.found(name) for name in chosen}
-
-
-class _Book:
-    """`analysis.json` of a run while it grows."""
-
-    def __init__(self, run: Run):
-        self._run, self._fingerprint = run, run.stored["fingerprint"]
-        self._records = records.read(run.workdir, self._fingerprint)
-
-    def open(self, name: str, analysis: Analysis, options: Any) -> None:
-        """Go on with what the file has of an analysis, and measure what is once."""
-        record = records.continued(
-            self._records.get(name), dataclasses.asdict(options), _devices(self._run)
-        )
-        self._records[name] = record
-        if analysis.once and record.once is None:
-            begun = time.monotonic()
-            record.once = records.finite(analysis.once(self._run, options))
-            self._write()
-            _log.info("%s: of the run, %.1f s", name, time.monotonic() - begun)
-
-    def measure(
-        self, name: str, analysis: Analysis, options: Any, subject: Subject
-    ) -> None:
-        """Measure a network, if the file does not have it, and write it at once."""
-        record = self._records[name]
-        row = _described(subject)
-        if any(records.key(known) == records.key(row) for known in record.rows):
-            return
-        begun = time.monotonic()
-        row["values"] = records.finite(analysis.measure(subject, options))
-        row["seconds"] = round(time.monotonic() - begun, 3)
-        other = [r for r in record.rows if records.place(r) != records.place(row)]
-        record.rows = [*other, row]
-        self._write()
-        _log.info(
-            "%s: %s, seed %d, %d updates, %.1f s%s",
-            name,
-            subject.name,
-            subject.seed,
-            subject.step,
-            row["seconds"],
-            "; does not apply" if row["values"] is None else "",
-        )
-
-    def found(self, name: str) -> Found:
-        """Return what the file has of an analysis."""
-        run = self._run
-        return records.found(self._records[name], run.stored["config"], run.updates)
-
-    def _write(self) -> None:
-        records.write(self._run.workdir, self._fingerprint, self._records)
 
 
 def _options(name: str, analysis: Analysis, given: Mapping[str, Any]) -> Any:
@@ -161,23 +121,6 @@ def _options(name: str, analysis: Analysis, given: Mapping[str, Any]) -> Any:
     return fields.parse(
         analysis.options, raw.to_dict() | dict(given), f"--options.{name}"
     )
-
-
-def _described(subject: Subject) -> dict[str, Any]:
-    """Return the beginning of a row: which network, and what its values depend on."""
-    teacher = [subject.teacher.digest] if subject.teacher else []
-    return {
-        "network": subject.name,
-        "seed": subject.seed,
-        "step": subject.step,
-        "epoch": subject.epoch,
-        "weights": [subject.digest, *teacher],
-    }
-
-
-def _devices(run: Run) -> str:
-    devices = run.group.devices
-    return f"{len(devices)} {devices[0].device_kind}"
 
 
 def cli(argv: Sequence[str] | None = None) -> None:
@@ -216,7 +159,7 @@ def main(argv: Sequence[str]) -> int:
         print("stopped: by Ctrl-C; the same command continues.", file=sys.stderr)
         return Interrupted.code
     for name, one in found.items():
-        table = ANALYSES[name].table(one) if one.rows or one.once else None
+        table = table_of(name, one)
         print(f"{ANALYSES[name].title}\n")
         print(table.text() if table else "Nothing was measured.\n")
     print(f"report: {values.workdir}/report.html")
@@ -256,7 +199,9 @@ def _parse(argv: Sequence[str]) -> absl_flags.FlagValues:
         for name in ("networks", "seeds", "data_dir"):
             absl_flags.DEFINE_string(name, "", "see USAGE", values)
         absl_flags.DEFINE_string("at", MOMENTS[0], "see USAGE", values)
-        absl_flags.DEFINE_integer("num_devices", 0, "see USAGE", flag_values=values)
+        absl_flags.DEFINE_integer(
+            "num_devices", 0, "see USAGE", lower_bound=0, flag_values=values
+        )
 
     values = flags.parse(argv, define)
     for name in ("workdir", "analyses"):

@@ -102,12 +102,15 @@ class SeedGroup:
         return tuple(d for d in self.devices if d.process_index == jax.process_index())
 
 
-def choose_devices(num_devices: int, batch_sizes: dict[str, int]) -> tuple[Device, ...]:
+def choose_devices(
+    num_devices: int, batch_sizes: dict[str, int], field: str = "config.num_devices"
+) -> tuple[Device, ...]:
     """Return the devices of all processes that share every batch.
 
     Args:
       num_devices: how many; 0 means all. With several processes only all will do.
       batch_sizes: config field -> global batch, each of which they must divide.
+      field: that `num_devices` comes from, for messages.
 
     Raises:
       ConfigError: more devices than there are, a batch they do not divide, or processes
@@ -120,7 +123,7 @@ def choose_devices(num_devices: int, batch_sizes: dict[str, int]) -> tuple[Devic
             "machine has" if processes == 1 else f"run's {processes} processes have"
         )
         raise ConfigError(
-            f"config.num_devices={num_devices}, but this {machine} {len(present)} "
+            f"{field}={num_devices}, but this {machine} {len(present)} "
             f"{present[0].platform} device(s); give at most {len(present)}, or 0 for "
             "all."
         )

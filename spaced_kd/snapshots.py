@@ -1,10 +1,13 @@
 """Weights kept along training, for analyses: each network's, and its teacher's.
 
+A student that ends before its teacher does is kept at its end in every run: nothing
+else tells later which teacher it learned from last.
+
 They lie in `snapshots/seed_<n>/<network>/<updates>`. A snapshot that an interrupted run
 made after its last checkpoint is written again by the run that continues.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +15,7 @@ from spaced_kd import trained
 from spaced_kd.checkpoint import Checkpoint, CheckpointLine
 from spaced_kd.config import Config
 from spaced_kd.errors import CheckpointError
-from spaced_kd.schedule import Evaluate, Tick
+from spaced_kd.schedule import Evaluate, Lockstep, Tick
 from spaced_kd.state import NetState, SeedState
 from spaced_kd.types import Params, Variables
 
@@ -20,23 +23,30 @@ FOLDER = "snapshots"
 
 
 def places(ticks: Sequence[Tick], every: int) -> set[int]:
-    """Return where in the plan weights are kept."""
-    if not every:
-        return set()
+    """Return where in the plan weights are kept.
+
+    Args:
+      ticks: of the run.
+      every: `config.checkpoint.snapshot_every`.
+    """
     by_network: dict[str, list[int]] = {}
     for place, tick in enumerate(ticks):
         if isinstance(tick, Evaluate):
             by_network.setdefault(tick.network, []).append(place)
-    return {
-        place
-        for own in by_network.values()
-        for place in (*own[every - 1 :: every], own[-1])
-    }
+    teaching = [k for k, t in enumerate(ticks) if isinstance(t, Lockstep) and t.teacher]
+    kept = set()
+    for network, own in by_network.items():
+        if every:
+            kept |= {*own[every - 1 :: every], own[-1]}
+        elif network != "teacher" and own[-1] < max(teaching, default=0):
+            kept.add(own[-1])
+    return kept
 
 
 def content(state: NetState) -> dict[str, Any]:
-    """Return what is kept of a network: its variables and its method's parameters."""
-    return dict(state.variables) | {"method": state.params["method"]}
+    """Return what is kept of a network: variables, their average, method parameters."""
+    method = {"method": state.params["method"], "average": state.average}
+    return dict(state.variables) | method
 
 
 class Snapshot(NamedTuple):
@@ -94,25 +104,44 @@ class SnapshotKeeper:
         _line(self._root.parent, seed, network).save(step, content(state), info)
 
 
-def read(workdir: Path, seed: int, network: str) -> Iterator[Snapshot]:
-    """Yield what was kept of a network, by updates.
+def steps(workdir: Path, seed: int, network: str) -> list[int]:
+    """Return after which updates a network was kept, rising.
 
-    For a network that teaches, also where its students were looked at.
+    A network that teaches was also kept where its students were.
 
     Raises:
-      CheckpointError: one is damaged.
+      CheckpointError: the description of one is damaged.
+      StorageError: the folder cannot be read.
+    """
+    return list(_line(workdir, seed, network).stored())
+
+
+def load(workdir: Path, seed: int, network: str, step: int, weights: str) -> Snapshot:
+    """Return a network as it was after `step` updates, one of `steps`.
+
+    Args:
+      workdir: of the run.
+      seed: of the repetition.
+      network: which.
+      step: its updates.
+      weights: those of its teacher that it learns from, "live" or "ema".
+
+    Raises:
+      CheckpointError: it, or its teacher's, is damaged or missing.
       StorageError: the folder cannot be read.
     """
     line, taught = _line(workdir, seed, network), _line(workdir, seed, "teacher")
-    teachers = taught.stored()
-    for saved in line.stored().values():
-        step = saved.info.get("teacher")
-        teacher = None
-        if step is not None:
-            teacher = step, _variables(taught.read(_found(teachers, step, saved.path)))
-        arrays = line.read(saved)
-        method = trained.below(arrays, "method/")
-        yield Snapshot(saved.tick, _variables(arrays), method, teacher)
+    saved = line.stored()[step]
+    at = saved.info.get("teacher")
+    teacher = None
+    if at is not None:
+        beside = taught.read(_found(taught.stored(), at, saved.path))
+        variables = _variables(beside)
+        if weights == "ema":
+            variables = trained.averaged(beside, "", variables)
+        teacher = at, variables
+    arrays = line.read(saved)
+    return Snapshot(step, _variables(arrays), trained.below(arrays, "method/"), teacher)
 
 
 def _found(teachers: Mapping[int, Checkpoint], step: int, path: Path) -> Checkpoint:

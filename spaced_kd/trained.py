@@ -52,6 +52,17 @@ def network(
     return variables, int(arrays[f"{path}/step"])
 
 
+def averaged(arrays: Mapping[str, Any], prefix: str, variables: Variables) -> Variables:
+    """Return a network's variables with the moving average of its weights.
+
+    Args:
+      arrays: that hold the average, by tree path.
+      prefix: of its paths, up to "average/".
+      variables: of the network.
+    """
+    return {**variables, "params": below(arrays, f"{prefix}average/")}
+
+
 def is_finished(workdir: Path) -> bool:
     """Return whether a run has come to its end and its last state is intact.
 

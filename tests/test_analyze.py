@@ -11,14 +11,17 @@ import chex
 import jax
 import numpy as np
 import pytest
+import tiny
 
-from spaced_kd import analysis, analyze, report, snapshots
+from spaced_kd import analysis, analyze, report, snapshots, train, trained
 from spaced_kd.analysis import chunks
-from spaced_kd.analysis.base import Analysis
+from spaced_kd.analysis.base import Analysis, taught_by
 from spaced_kd.analysis.subject import open_run
+from spaced_kd.config import student
 from spaced_kd.errors import CheckpointError, ConfigError
 from spaced_kd.fields import option
 from spaced_kd.parallel import SeedGroup
+from spaced_kd.report import analyses
 from spaced_kd.tables import Table
 
 
@@ -30,6 +33,7 @@ class Options:
 
 
 measured: list[tuple[str, int, int]] = []
+reported: list[pathlib.Path] = []
 
 
 def _norm(subject, options):
@@ -61,8 +65,9 @@ NORM = Analysis(
 def norm(monkeypatch):
     """An analysis that counts its measurements, and a report that costs no time."""
     monkeypatch.setitem(analysis.ANALYSES, "norm", NORM)
-    monkeypatch.setattr(report, "build", lambda workdir: None)
+    monkeypatch.setattr(report, "build", reported.append)
     measured.clear()
+    reported.clear()
 
 
 @pytest.fixture
@@ -112,20 +117,99 @@ def test_a_killed_analysis_keeps_what_it_measured(copied, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         analyze.analyze(copied, ["norm"])
     assert len(measured) == 6
+    assert reported == [copied]
     monkeypatch.setitem(analysis.ANALYSES, "norm", NORM)
     analyze.analyze(copied, ["norm"])
     assert len(measured) == 8
 
 
-def test_weights_that_changed_are_measured_again(copied):
+@pytest.mark.parametrize("which", [0, 1])
+def test_weights_that_changed_are_measured_again(copied, monkeypatch, which):
+    """Those of the network, and those beside it."""
+    monkeypatch.setitem(analysis.ANALYSES, "norm", NORM._replace(beside=taught_by))
     analyze.analyze(copied, ["norm"], networks=["online"], seeds=[3])
-    path = copied / "analysis.json"
-    content = json.loads(path.read_text())
-    content["found"]["norm"]["rows"][0]["weights"][1] = "another teacher"
-    path.write_text(json.dumps(content))
+    _change(copied, lambda record: record["rows"][0]["weights"].insert(which, "other"))
     analyze.analyze(copied, ["norm"], networks=["online"], seeds=[3])
     assert len(measured) == 2
-    assert len(json.loads(path.read_text())["found"]["norm"]["rows"]) == 1
+    assert len(_stored(copied)["found"]["norm"]["rows"]) == 1
+
+
+def test_another_teacher_matters_only_to_what_looks_at_it(copied):
+    analyze.analyze(copied, ["norm"], networks=["online"], seeds=[3])
+    [row] = _stored(copied)["found"]["norm"]["rows"]
+    assert len(row["weights"]) == 1
+
+
+def test_other_files_are_measured_anew(copied, monkeypatch):
+    for inputs in ("these", "others", "others"):
+        patched = NORM._replace(inputs=lambda run, options, i=inputs: [i])
+        monkeypatch.setitem(analysis.ANALYSES, "norm", patched)
+        analyze.analyze(copied, ["norm"], networks=["online"], seeds=[3])
+    assert len(measured) == 2
+
+
+def test_what_is_there_stays_until_something_replaces_it(copied, monkeypatch):
+    """A wrong option of another analysis must not cost what was measured."""
+    analyze.analyze(copied, ["norm"])
+    before = (copied / "analysis.json").read_bytes()
+
+    def refuse(*arguments):
+        raise ConfigError("--options.picky.x=1 is wrong.")
+
+    for late in ("check", "measure"):
+        picky = NORM._replace(**{late: refuse}, once=None)
+        monkeypatch.setitem(analysis.ANALYSES, "picky", picky)
+        with pytest.raises(ConfigError, match="picky"):
+            analyze.analyze(copied, ["picky", "norm"], options={"norm": {"scale": 3.0}})
+        kept = _stored(copied)["found"]["norm"]["rows"]
+        assert len(kept) == len(json.loads(before)["found"]["norm"]["rows"])
+
+
+def test_rows_of_a_run_that_began_anew_are_dropped(copied):
+    analyze.analyze(copied, ["norm"], networks=["online"], seeds=[3])
+    _change(copied, lambda record: record["rows"][0].update(step=99))
+    found = analyze.analyze(copied, ["norm"], networks=["online"], seeds=[3])
+    assert [row.step for row in found["norm"].rows] == [12]
+
+
+def test_what_was_measured_in_the_middle_of_training_is_told(copied):
+    analyze.analyze(copied, ["norm"], networks=["online"], seeds=[3])
+    _change(copied, lambda record: record["rows"][0].update(step=5))
+    described = json.loads((copied / "config.json").read_text())
+    plan = json.loads((copied / "plan.json").read_text())
+    found = analyses.read(copied, described, plan)["norm"]
+    note = "Measured in the middle of training: online of seed 3 (5 of 12 updates)."
+    table = analyses.table("norm", found)
+    assert table is not None and table.notes[0] == note
+
+
+@pytest.mark.parametrize("damage", ["version", "options", "text"])
+def test_training_does_not_fail_for_what_another_version_found(
+    copied, monkeypatch, caplog, damage
+):
+    analyze.analyze(copied, ["norm"], networks=["online"], seeds=[3])
+    if damage == "text":
+        (copied / "analysis.json").write_text("{")
+    elif damage == "version":
+        _change(copied, lambda record: record["about"].update(version="0.0.1"))
+    else:
+        _change(copied, lambda record: record["options"].update(old=1))
+    monkeypatch.undo()
+    monkeypatch.setitem(analysis.ANALYSES, "norm", NORM)
+    page = report.build(copied).read_text()
+    assert "<h2>Norms</h2>" not in page
+    assert "leaves" in caplog.text
+
+
+def _stored(workdir):
+    return json.loads((workdir / "analysis.json").read_text())
+
+
+def _change(workdir, change):
+    """Change what the file says of the analysis."""
+    content = _stored(workdir)
+    change(content["found"]["norm"])
+    (workdir / "analysis.json").write_text(json.dumps(content))
 
 
 def test_snapshots_lie_where_the_networks_were_evaluated(copied):
@@ -143,13 +227,49 @@ def test_snapshots_lie_where_the_networks_were_evaluated(copied):
 
 def test_the_last_snapshot_is_the_last_checkpoint(analysed_run):
     run = open_run(analysed_run.workdir)
-    *_, kept = snapshots.read(analysed_run.workdir, 3, "spaced")
+    kept = snapshots.load(analysed_run.workdir, 3, "spaced", 12, "live")
     subject = run.subject("spaced", 3)
     assert kept.step == subject.step
     chex.assert_trees_all_equal(kept.variables, subject.variables)
     chex.assert_trees_all_equal(kept.method, subject.method_params)
     assert kept.teacher is not None and subject.teacher is not None
     chex.assert_trees_all_equal(kept.teacher[1], subject.teacher.variables)
+
+
+@pytest.fixture(scope="module")
+def remainder(tmp_path_factory):
+    """A run whose spaced student ends at step 10 of 12, beside a teacher's average."""
+    students = {
+        "averaged": student(plan="online", teacher_weights="ema"),
+        "spaced": student(plan="spaced", space_interval_epochs=5 / 6),
+    }
+    config = tiny.config(
+        students,
+        num_epochs=2,
+        data__last_batch="drop",
+        teacher__ema_decay=0.9,
+    )
+    workdir = tmp_path_factory.mktemp("remainder")
+    train.run(config, workdir)
+    return workdir
+
+
+def test_the_teacher_is_the_one_that_the_student_learned_from_last(remainder):
+    run = open_run(remainder)
+    subject = run.subject("spaced", 0)
+    assert (subject.step, run.last_step("teacher", 0)) == (10, 12)
+    assert subject.teacher is not None and subject.teacher.step == 10
+    assert subject.teacher.digest != run.subject("teacher", 0).digest
+
+
+def test_the_teacher_has_its_averaged_weights_where_the_student_sees_those(remainder):
+    run = open_run(remainder)
+    arrays = trained.read(remainder, run.stored["fingerprint"])
+    average = trained.below(arrays, "0/teacher/average/")
+    teacher = run.subject("averaged", 0).teacher
+    assert teacher is not None
+    chex.assert_trees_all_equal(teacher.variables["params"], average)
+    assert teacher.digest != run.subject("teacher", 0).digest
 
 
 def test_predictions_are_those_that_training_evaluated(analysed_run):
@@ -214,7 +334,9 @@ def test_the_report_shows_what_was_found(copied, monkeypatch):
         (["--analyses=norm", "--options.norm.scale=-1.0"], "give at least 0.0"),
         (["--analyses=norm", "--options.norm.scal=1.0"], "scal"),
         ([], "--analyses is missing"),
-        (["--analyses=norm", "--num_devices=64"], "64"),
+        (["--analyses=norm", "--num_devices=64"], "--num_devices=64, but this"),
+        (["--analyses=norm", "--num_devices=-1"], "num_devices"),
+        (["--analyses=,"], "--analyses is empty"),
     ],
 )
 def test_a_wrong_flag_gives_one_line(copied, capsys, arguments, message):

@@ -45,6 +45,15 @@ def test_every_second_evaluation_and_the_last_are_kept():
     assert snapshots.places(ticks, 0) == set()
 
 
+def test_a_student_that_ends_before_its_teacher_is_kept_in_any_case():
+    """Else nobody knows later which teacher it learned from last."""
+    taught = Lockstep(0, 1, ())
+    alone = taught._replace(teacher=False)
+    ticks = [taught, Evaluate("early"), taught, Evaluate("late"), alone]
+    ticks += [Evaluate("later"), Evaluate("teacher")]
+    assert snapshots.places(ticks, 0) == {1}
+
+
 def test_a_line_that_keeps_all_prunes_nothing_but_what_it_replaces(tmp_path):
     line = CheckpointLine(tmp_path, keep=None)
     array = lambda value: {"x": jnp.full(3, float(value))}
@@ -109,7 +118,7 @@ def test_a_missing_teacher_is_told(analysed_run, tmp_path):
     workdir = analysed_run.copy(tmp_path / "run")
     shutil.rmtree(workdir / snapshots.FOLDER / "seed_3" / "teacher" / "00000006")
     with pytest.raises(CheckpointError, match="no snapshot"):
-        list(snapshots.read(workdir, 3, "spaced"))
+        snapshots.load(workdir, 3, "spaced", 6, "live")
 
 
 def test_a_damaged_snapshot_is_told(analysed_run, tmp_path):
@@ -120,7 +129,7 @@ def test_a_damaged_snapshot_is_told(analysed_run, tmp_path):
     content[len(content) // 2] ^= 1
     largest.write_bytes(content)
     with pytest.raises(CheckpointError, match="is damaged"):
-        list(snapshots.read(workdir, 3, "spaced"))
+        snapshots.load(workdir, 3, "spaced", 6, "live")
 
 
 def _size(path):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ _FORMAT = 1
 class Record:
     """What one analysis has found, as it lies in the file.
 
-    options: of the analysis. about: version and devices. once: values of the whole run,
-    None before they were measured. rows: `Row` with "weights" (SHA-256 of what was
-    measured), "seconds" and, instead of "values", None where it does not apply.
+    options: of the analysis. about: version, devices and files that were read. once:
+    values of the whole run, None before they were measured. rows: `Row` with "weights"
+    (SHA-256 of what was measured), "seconds" and, instead of "values", None where it
+    does not apply.
     """
 
     options: dict[str, Any]
@@ -68,16 +69,35 @@ def write(workdir: Path, fingerprint: str, records: Mapping[str, Record]) -> Non
     write_json(workdir / FILE, content)
 
 
-def continued(record: Record | None, options: dict[str, Any], devices: str) -> Record:
+def continued(
+    record: Record | None, options: dict[str, Any], devices: str, inputs: Any
+) -> Record:
     """Return a record to go on with.
 
-    One with other options, of another version, or from other devices is not continued:
-    a table must not mix them.
+    One with other options, of another version, of other files or from other devices is
+    not continued: a table must not mix them.
+
+    Args:
+      record: an older one, which is left as it is.
+      options: of the analysis.
+      devices: what they are.
+      inputs: `Analysis.inputs`.
     """
-    about = {"version": spaced_kd.__version__, "devices": devices}
+    about = {"version": spaced_kd.__version__, "devices": devices, "inputs": inputs}
     if record and record.options == options and record.about == about:
-        return record
+        return dataclasses.replace(record)
     return Record(options, about, None, [])
+
+
+def is_current(record: Record, options: Iterable[str]) -> bool:
+    """Return whether this version of an analysis wrote a record, and can read it.
+
+    Args:
+      record: of it.
+      options: names of those that it has now.
+    """
+    same = record.about.get("version") == spaced_kd.__version__
+    return same and set(record.options) == set(options)
 
 
 def place(row: Mapping[str, Any]) -> tuple[str, int, int]:

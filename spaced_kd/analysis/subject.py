@@ -177,13 +177,18 @@ class Run:
     def _moments(self, name: str, seed: int, at: str) -> Iterator["Subject"]:
         last = self.subject(name, seed)
         if at == "snapshots":
-            kept = self._snapshots(name, seed)
-            yield from (subject for subject in kept if subject.step < last.step)
+            for step in snapshots.steps(self.workdir, seed, name):
+                if step < last.step:
+                    yield self._snapshot(name, seed, step)
         yield last
 
     @functools.cached_property
     def _arrays(self) -> dict[str, np.ndarray]:
         return trained.read(self.workdir, self.stored["fingerprint"])
+
+    def last_step(self, name: str, seed: int) -> int:
+        """Return the updates of a network as it was saved last."""
+        return int(self._arrays[f"{seed - self.seeds[0]}/{name}/step"])
 
     def subject(self, name: str, seed: int) -> "Subject":
         """Return a network as it was saved last.
@@ -194,20 +199,33 @@ class Run:
         repetition = seed - self.seeds[0]
         variables, step = trained.network(self._arrays, repetition, name)
         method = trained.below(self._arrays, f"{repetition}/{name}/params/method/")
-        teacher = None
-        if name != "teacher" and "teacher" in self.names:
-            teacher = self.subject("teacher", seed)
-        return Subject(self, name, seed, step, variables, method, teacher)
-
-    def _snapshots(self, name: str, seed: int) -> Iterator["Subject"]:
-        for kept in snapshots.read(self.workdir, seed, name):
-            teacher = None
-            if kept.teacher is not None:
-                at, variables = kept.teacher
-                teacher = Subject(self, "teacher", seed, at, variables, {}, None)
-            yield Subject(
-                self, name, seed, kept.step, kept.variables, kept.method, teacher
+        last = Subject(self, name, seed, step, variables, method, None)
+        if name == "teacher" or "teacher" not in self.names:
+            return last
+        # The teacher may have gone on after this student's end.
+        if step in snapshots.steps(self.workdir, seed, name):
+            return dataclasses.replace(
+                last, teacher=self._snapshot(name, seed, step).teacher
             )
+        teacher = self.subject("teacher", seed)
+        if self._weights(name) == "ema":
+            path = f"{repetition}/teacher/"
+            average = trained.averaged(self._arrays, path, teacher.variables)
+            teacher = dataclasses.replace(teacher, variables=average)
+        return dataclasses.replace(last, teacher=teacher)
+
+    def _weights(self, name: str) -> str:
+        """Return whose outputs a student sees, the teacher's "live" or its "ema"."""
+        return getattr(self.settings(name), "teacher_weights", "live")
+
+    def _snapshot(self, name: str, seed: int, step: int) -> "Subject":
+        weights = self._weights(name)
+        kept = snapshots.load(self.workdir, seed, name, step, weights)
+        teacher = None
+        if kept.teacher is not None:
+            at, variables = kept.teacher
+            teacher = Subject(self, "teacher", seed, at, variables, {}, None)
+        return Subject(self, name, seed, step, kept.variables, kept.method, teacher)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -215,8 +233,9 @@ class Subject:
     """One network of one repetition, as it was after `step` updates of its own.
 
     variables: {"params", "batch_stats"}, without a peer's. method_params: of its
-    distillation loss. teacher: as it stood beside these weights; None without one, and
-    for the teacher itself.
+    distillation loss. teacher: as it stood beside these weights, with its averaged
+    weights where the student learns from those; None without one, and for the teacher
+    itself.
     """
 
     run: Run
@@ -306,7 +325,7 @@ def open_run(workdir: Path, data_dir: str = "", num_devices: int = 0) -> Run:
             f"(fingerprint {dataset.fingerprint[:12]}, not "
             f"{stored['data_fingerprint'][:12]}); give that data by --data_dir."
         )
-    devices = choose_devices(num_devices, {})
+    devices = choose_devices(num_devices, {}, "--num_devices")
     alone = dataclasses.replace(
         config, compute_dtype="float32", remat=False, num_devices=1, micro_batches=1
     )

@@ -1,5 +1,7 @@
 """What analyses have found, as sections of the page."""
 
+import dataclasses
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,8 +9,11 @@ from typing import Any, NamedTuple
 from spaced_kd import style
 from spaced_kd.analysis import ANALYSES, records
 from spaced_kd.analysis.base import Drawn, Found
+from spaced_kd.errors import CheckpointError
 from spaced_kd.results import network_order
 from spaced_kd.tables import Table
+
+_log = logging.getLogger("spaced_kd")
 
 
 class Section(NamedTuple):
@@ -26,22 +31,35 @@ def read(
 ) -> dict[str, Found]:
     """Return what was found in a run, by analysis, in the order of `ANALYSES`.
 
+    A file that is damaged, or what another version wrote, is left out with a warning:
+    training must not fail for it.
+
     Args:
       workdir: of the run.
       described: `config.json`.
       plan: `plan.json`.
-
-    Raises:
-      CheckpointError: `analysis.json` is damaged or of another run.
     """
     order = network_order(described["config"], plan)
     updates = {name: plan["networks"][name]["updates"] for name in order}
-    stored = records.read(workdir, described["fingerprint"])
-    return {
-        name: records.found(stored[name], described["config"], updates)
-        for name in ANALYSES
-        if name in stored
-    }
+    try:
+        stored = records.read(workdir, described["fingerprint"])
+    except CheckpointError as error:
+        _log.warning("the report leaves analyses out: %s", error)
+        return {}
+    found = {}
+    for name, analysis in ANALYSES.items():
+        if name not in stored:
+            continue
+        names = [field.name for field in dataclasses.fields(analysis.options)]
+        if records.is_current(stored[name], names):
+            found[name] = records.found(stored[name], described["config"], updates)
+        else:
+            _log.warning(
+                "the report leaves the analysis '%s' out, which another version wrote; "
+                "run it again",
+                name,
+            )
+    return found
 
 
 def figures(
@@ -67,7 +85,15 @@ def sections(found: Mapping[str, Found]) -> list[Section]:
             ANALYSES[name].title,
             ANALYSES[name].about,
             ", ".join(f"{key}={value}" for key, value in one.options.items()),
-            ANALYSES[name].table(one),
+            table(name, one),
         )
         for name, one in found.items()
     ]
+
+
+def table(name: str, found: Found) -> Table | None:
+    """Return an analysis's table, with a note of what was measured too early."""
+    drawn = ANALYSES[name].table(found) if found.rows or found.once else None
+    if drawn is None or not found.preliminary:
+        return drawn
+    return drawn._replace(notes=(found.preliminary, *drawn.notes))
