@@ -13,7 +13,8 @@ from spaced_kd import analyze, corruption, report, style
 from spaced_kd.analysis import corruptions
 from spaced_kd.analysis.base import Found, Row
 from spaced_kd.analysis.corruptions import images as corrupted_images
-from spaced_kd.analysis.corruptions.images import Options, of_run
+from spaced_kd.analysis.corruptions.images import of_run
+from spaced_kd.analysis.corruptions.options import Options
 from spaced_kd.analysis.subject import open_run
 from spaced_kd.config import DataConfig
 from spaced_kd.corruption.frost_photos import FILES
@@ -389,3 +390,26 @@ def test_from_the_command_to_the_figures(analysed_run, tmp_path, monkeypatch):
         (8, 8, 3)
     ] * 6
     assert (tmp_path / f"{stem}.png").exists()
+
+
+def test_a_table_never_mixes_two_sets_of_photographs(
+    analysed_run, photographs, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(report, "build", lambda workdir: None)
+    workdir = analysed_run.copy(tmp_path / "run")
+    given = {"names": "frost", "severities": "5", "frost_dir": str(photographs)}
+
+    def networks(*names):
+        found = analyze.analyze(
+            workdir,
+            ["corruptions"],
+            networks=names,
+            seeds=[3],
+            options={"corruptions": given},
+        )
+        return found["corruptions"].networks
+
+    networks("online")
+    assert networks("spaced") == ["online", "spaced"]
+    Image.new("RGB", (9, 9), (0, 0, 0)).save(photographs / "frost2.png")
+    assert networks("spaced") == ["spaced"]

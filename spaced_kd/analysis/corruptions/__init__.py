@@ -10,7 +10,8 @@ from PIL import Image
 from spaced_kd import metrics
 from spaced_kd.analysis.base import Analysis, Values
 from spaced_kd.analysis.corruptions import shown
-from spaced_kd.analysis.corruptions.images import CorruptedImages, Options, of_run
+from spaced_kd.analysis.corruptions.images import CorruptedImages, of_run
+from spaced_kd.analysis.corruptions.options import Options
 from spaced_kd.analysis.subject import Run, Subject
 from spaced_kd.types import Split
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from spaced_kd import style
 from spaced_kd.analysis.base import Column, Drawn, Found, Values
-from spaced_kd.analysis.corruptions.images import Options
+from spaced_kd.analysis.corruptions.options import Options
 from spaced_kd.spread import Spread
 from spaced_kd.style import Look
 from spaced_kd.tables import Table
