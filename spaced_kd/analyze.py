@@ -125,6 +125,8 @@ def _options(name: str, analysis: Analysis, given: Mapping[str, Any]) -> Any:
 
 def cli(argv: Sequence[str] | None = None) -> None:
     """Run `main` on the command line's arguments and leave with its exit code."""
+    # By force: a library that the analyses import has set logging up already.
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
     sys.exit(main(sys.argv if argv is None else list(argv)))
 
 
@@ -137,8 +139,6 @@ def main(argv: Sequence[str]) -> int:
     if flags.wants_help(argv):
         print(_help())
         return 0
-    # A library that the analyses import has set logging up already.
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
     _log.setLevel(logging.INFO)
     try:
         values = _parse(argv)

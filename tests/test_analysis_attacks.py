@@ -13,14 +13,9 @@ import pytest
 from torch_parity import attack_cases, values
 
 from spaced_kd import style
-from spaced_kd.analysis import (
-    adversary,
-    attack_report,
-    attacked,
-    attacks,
-    masking,
-)
-from spaced_kd.analysis.attack_options import Options
+from spaced_kd.analysis import attacks
+from spaced_kd.analysis.attacks import adversary, attacked, masking, report
+from spaced_kd.analysis.attacks.options import Options
 from spaced_kd.analysis.subject import open_run
 from spaced_kd.analyze import analyze
 from spaced_kd.config import ArchConfig
@@ -300,7 +295,7 @@ def subject(devices=1, **params):
     params = {"rounded": 0.0, "shattered": 0.0} | params
     variables = {"params": {name: jnp.float32(x) for name, x in params.items()}}
     return types.SimpleNamespace(
-        run=run, settings=None, model=Hiding(2), variables=variables
+        run=run, quote="deepest", model=Hiding(2), variables=variables
     )
 
 
@@ -400,8 +395,25 @@ def test_a_runs_networks_are_attacked_at_the_accuracy_they_had(found, analysed_r
     assert found.networks == ["teacher", "baseline", "online", "spaced"]
 
 
+def test_two_references_are_compared_once(found):
+    config = {**found.config, "reference": "baseline,online"}
+    drawn = report.table(found._replace(config=config))
+    assert [row[0] for row in drawn.rows[4:]] == [
+        "online - baseline",
+        "spaced - baseline",
+        "spaced - online",
+    ]
+
+
+def test_too_few_images_for_the_classes_are_found_by_the_check(analysed_run):
+    run = open_run(analysed_run.workdir)
+    attacks.ANALYSIS.check(run, Options(num_examples=10))
+    with pytest.raises(ConfigError, match="options.attacks.num_examples=9"):
+        attacks.ANALYSIS.check(run, Options(num_examples=9))
+
+
 def test_the_table_has_every_network_and_its_difference_to_the_reference(found):
-    drawn = attack_report.table(found)
+    drawn = report.table(found)
     assert [row[0] for row in drawn.rows] == [
         "teacher",
         "baseline",
@@ -427,7 +439,7 @@ def test_the_eps_nearest_the_papers_number_is_marked_on_cifar100_alone(
     found, clean, marked
 ):
     """And only in networks that come down to it."""
-    assert not any("*" in title for title in attack_report.table(found).titles)
+    assert not any("*" in title for title in report.table(found).titles)
     rows = []
     for row in found.rows:
         curves = row.values["curves"]
@@ -439,7 +451,7 @@ def test_the_eps_nearest_the_papers_number_is_marked_on_cifar100_alone(
         rows.append(row._replace(values=row.values | new))
     data = {**found.config["data"], "name": "cifar100"}
     config = {**found.config, "data": data}
-    drawn = attack_report.table(found._replace(config=config, rows=rows))
+    drawn = report.table(found._replace(config=config, rows=rows))
     if not marked:
         assert not any("*" in title for title in drawn.titles)
         return
@@ -452,7 +464,7 @@ def test_a_check_that_failed_is_told_with_its_numbers(found):
     check = {"passed": False, "found": 12.5, "bar": 5.0, "eps": 64.0}
     checks = {"bim": row.values["checks"]["bim"] | {"reaches_zero": check}}
     rows = [row._replace(values=row.values | {"checks": checks})]
-    notes = attack_report.table(found._replace(rows=rows)).notes
+    notes = report.table(found._replace(rows=rows)).notes
     assert (
         "CHECK FAILED: spaced, seed 4, bim: reaches_zero: 12.50 % still right at "
         "64/255, bar 5.00 %, half of chance." in notes
@@ -462,7 +474,7 @@ def test_a_check_that_failed_is_told_with_its_numbers(found):
 def test_each_attack_has_a_figure_with_a_line_a_network(found):
     looks = style.line_looks(["baseline", "online", "spaced"])
     with style.drawing():
-        [(name, caption, figure)] = attack_report.figures(found, looks)
+        [(name, caption, figure)] = report.figures(found, looks)
     assert name == "attacks_bim" and "BIM" in caption and figure is not None
     [axes] = figure.axes
     thick = [line for line in axes.lines if line.get_marker() == "o"]

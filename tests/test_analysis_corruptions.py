@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import hashlib
 import io
 
 import numpy as np
@@ -9,11 +10,14 @@ import pytest
 from PIL import Image
 
 from spaced_kd import analyze, corruption, report, style
-from spaced_kd.analysis import corrupted_images, corruptions
+from spaced_kd.analysis import corruptions
 from spaced_kd.analysis.base import Found, Row
-from spaced_kd.analysis.corrupted_images import Options, of_run
+from spaced_kd.analysis.corruptions import images as corrupted_images
+from spaced_kd.analysis.corruptions.images import of_run
+from spaced_kd.analysis.corruptions.options import Options
 from spaced_kd.analysis.subject import open_run, outputs_of
 from spaced_kd.config import DataConfig
+from spaced_kd.corruption.frost_photos import FILES
 from spaced_kd.data import corrupted_files
 from spaced_kd.errors import ConfigError, DataError
 from spaced_kd.types import Dataset, Split
@@ -116,26 +120,78 @@ def test_pictures_are_the_first_test_image(run):
         ("names", "paper,fog", "'paper' or 'all' must stand alone"),
         ("names", " ,", "names is empty"),
         ("severities", "1,6", "severities='6' is unknown"),
-        ("source", "official", "none are published for fake; give own or auto"),
-        ("dir", "/nowhere", "dir=/nowhere: none are published for fake"),
+        ("severities", "", "severities is empty"),
     ],
 )
-def test_mistakes_give_one_line(run, option, value, message):
+def test_lists_that_cannot_be_are_refused_with_the_options(option, value, message):
     with pytest.raises(ConfigError, match=message) as told:
-        of_run(run, Options(**{option: value}))
+        Options(**{option: value})
     assert "\n" not in str(told.value)
 
 
-def test_photographs_are_looked_for_before_any_network(run, tmp_path):
-    options = Options(names="frost", frost_dir=str(tmp_path))
-    with pytest.raises(DataError, match="frost1.png cannot be read"):
-        corruptions.pictures(run, options)
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("source", "official", "none are published for fake; give own or auto"),
+        ("dir", "/nowhere", "dir=/nowhere: none are published for fake"),
+        ("num_examples", 7, "corruptions.num_examples=7"),
+    ],
+)
+def test_what_a_run_cannot_give_is_refused_by_the_check(run, option, value, message):
+    with pytest.raises(ConfigError, match=message) as told:
+        corruptions.ANALYSIS.check(run, Options(**{option: value}))
+    assert "\n" not in str(told.value)
 
 
-def test_names(run):
-    assert of_run(run, Options()).names == corruption.PAPER
-    assert of_run(run, Options()).severities == (1, 3, 5)
-    assert of_run(run, Options(names="all")).names == tuple(corruption.CORRUPTIONS)
+def test_missing_photographs_are_found_by_the_check(run, photographs):
+    options = Options(names="fog,frost", frost_dir=str(photographs))
+    corruptions.ANALYSIS.check(run, options)
+    (photographs / "frost4.jpg").unlink()
+    with pytest.raises(DataError, match="frost4.jpg cannot be read"):
+        corruptions.ANALYSIS.check(run, options)
+    # They are nobody's business without frost.
+    corruptions.ANALYSIS.check(run, dataclasses.replace(options, names="fog"))
+
+
+def test_names():
+    assert Options().corruptions == corruption.PAPER
+    assert Options().levels == (1, 3, 5)
+    assert Options(names="all").corruptions == tuple(corruption.CORRUPTIONS)
+    assert Options(names="fog, snow,fog").corruptions == ("fog", "snow")
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """A folder of five small pictures with the names of the photographs."""
+    folder = tmp_path / "frost"
+    folder.mkdir()
+    for name in FILES:
+        Image.new("RGB", (9, 9), (200, 210, 220)).save(folder / name)
+    return folder
+
+
+def test_other_photographs_are_other_inputs(run, photographs):
+    """And other pictures: none that were read before are kept."""
+    options = Options(names="frost", severities="5", frost_dir=str(photographs))
+    first = corruptions.ANALYSIS.inputs(run, options)
+    expected = {
+        name: hashlib.sha256((photographs / name).read_bytes()).hexdigest()
+        for name in FILES
+    }
+    assert first == {"source": "own", "files": expected}
+    bright = corruptions.pictures(run, options)
+    for name in FILES:
+        Image.new("RGB", (9, 9), (0, 0, 0)).save(photographs / name)
+    second = corruptions.ANALYSIS.inputs(run, options)
+    assert all(first["files"][name] != second["files"][name] for name in FILES)
+    assert corruptions.pictures(run, options) != bright
+
+
+def test_what_is_made_here_reads_no_files(run, photographs):
+    without = Options(names="fog", frost_dir=str(photographs))
+    for options in (without, Options(names="frost")):
+        told = corruptions.ANALYSIS.inputs(run, options)
+        assert told == {"source": "own", "files": {}}
 
 
 class SmallRun:
@@ -178,6 +234,31 @@ def test_published_images_are_taken_where_they_lie(published):
     assert own.source == "own"
     pictures = corruptions.pictures(run, Options(names="fog", severities="2"))
     assert list(pictures["pictures"]) == ["fog/2"]
+
+
+def test_a_published_set_that_appears_or_changes_is_another_input(published, tmp_path):
+    """With `source=auto`; a run is opened anew for each analysis."""
+    folder, image = published
+    options = Options(names="fog", severities="2")
+    told = lambda: corruptions.ANALYSIS.inputs(SmallRun(tmp_path), options)
+    first = told()
+    assert first["source"] == "official"
+    assert list(first["files"]) == ["fog.npy", "labels.npy"]
+    np.save(folder / "snow.npy", image)
+    assert told() == first
+    np.save(folder / "fog.npy", 255 - image)
+    assert told()["files"]["fog.npy"] != first["files"]["fog.npy"]
+    folder.rename(tmp_path / "elsewhere")
+    assert told() == {"source": "own", "files": {}}
+
+
+def test_missing_published_files_are_found_by_the_check(published):
+    folder, _ = published
+    run = SmallRun(folder.parent)
+    corruptions.ANALYSIS.check(run, Options(names="fog", source="official"))
+    options = Options(names="fog,snow", source="official")
+    with pytest.raises(DataError, match="snow.npy cannot be read"):
+        corruptions.ANALYSIS.check(run, options)
 
 
 @pytest.mark.parametrize(
@@ -229,23 +310,23 @@ FOUND = Found(
 def test_the_table_holds_means_and_paired_differences():
     table = corruptions.ANALYSIS.table(FOUND)
     assert table is not None
-    assert table.titles == ("severity", "network", "clean", "snow", "fog", "mean")
+    assert table.titles == ("network", "severity", "clean", "snow", "fog", "mean")
     rows = {row[:2]: row[2:] for row in table.rows}
-    assert rows["1, %", "online"] == (
+    assert rows["online", "1, %"] == (
         "70.00 ± 14.14",
         "35.00 ± 7.07",
         "25.00 ± 7.07",
         "30.00 ± 0.00",
     )
     # Seed by seed: 4 and 2 points, 2 and 4; their means 3 and 3.
-    assert rows["1, %", "spaced - online"][1:] == (
+    assert rows["spaced - online", "1, %"][1:] == (
         "+3.00 ± 1.41",
         "+3.00 ± 1.41",
         "+3.00 ± 0.00",
     )
     # 40 of 80 and 30 of 60; 44 of 80 and 32 of 50.
-    assert rows["1, % of clean", "online"][1] == "50.00 ± 0.00"
-    assert rows["1, % of clean", "spaced - online"][1] == "+9.50 ± 6.36"
+    assert rows["online", "1, % of clean"][1] == "50.00 ± 0.00"
+    assert rows["spaced - online", "1, % of clean"][1] == "+9.50 ± 6.36"
     assert "constants of imagenet_c, seed 0; 50 test images" in table.notes[0]
 
 
@@ -309,3 +390,26 @@ def test_from_the_command_to_the_figures(analysed_run, tmp_path, monkeypatch):
         (8, 8, 3)
     ] * 6
     assert (tmp_path / f"{stem}.png").exists()
+
+
+def test_a_table_never_mixes_two_sets_of_photographs(
+    analysed_run, photographs, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(report, "build", lambda workdir: None)
+    workdir = analysed_run.copy(tmp_path / "run")
+    given = {"names": "frost", "severities": "5", "frost_dir": str(photographs)}
+
+    def networks(*names):
+        found = analyze.analyze(
+            workdir,
+            ["corruptions"],
+            networks=names,
+            seeds=[3],
+            options={"corruptions": given},
+        )
+        return found["corruptions"].networks
+
+    networks("online")
+    assert networks("spaced") == ["online", "spaced"]
+    Image.new("RGB", (9, 9), (0, 0, 0)).save(photographs / "frost2.png")
+    assert networks("spaced") == ["spaced"]

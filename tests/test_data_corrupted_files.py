@@ -1,5 +1,8 @@
 """Published corrupted test sets, in small copies of their layouts."""
 
+import hashlib
+from unittest.mock import ANY
+
 import numpy as np
 import pytest
 from image_folders import CLASSES, encoded
@@ -7,7 +10,7 @@ from PIL import Image
 
 from spaced_kd.config import DataConfig
 from spaced_kd.data import corrupted_files, tiny_imagenet
-from spaced_kd.data.corrupted_files import find, read
+from spaced_kd.data.corrupted_files import check, find, identity, read
 from spaced_kd.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -123,6 +126,85 @@ def test_damaged_folders_give_one_line(folders):
     (folders / "snow" / "3" / CLASSES[1] / "val_1.JPEG").write_bytes(b"\xff\xd8cut")
     with pytest.raises(DataError, match=r"val_1.JPEG is damaged or not an image"):
         read(folders, config, "snow", 3, SHAPE)
+
+
+def told(folder, name, severities=(3,)):
+    config = DataConfig(name=name, dir=str(folder.parent))
+    return identity(folder, config, ["snow"], severities)
+
+
+def test_arrays_are_told_by_size_and_first_mebibyte(arrays):
+    path = arrays / "snow.npy"
+    content = path.read_bytes()
+    first = told(arrays, "cifar10")
+    digest = hashlib.sha256(content[: 1 << 20]).hexdigest()
+    assert first["snow.npy"] == [len(content), digest]
+    path.write_bytes(content[:200] + bytes([content[200] ^ 1]) + content[201:])
+    assert told(arrays, "cifar10")["snow.npy"] != first["snow.npy"]
+    path.write_bytes(content + b"0")
+    assert told(arrays, "cifar10")["snow.npy"] == [len(content) + 1, ANY]
+    np.save(arrays / "labels.npy", np.tile(LABEL, 5)[::-1].astype(np.uint8))
+    assert told(arrays, "cifar10")["labels.npy"] != first["labels.npy"]
+
+
+def larger(folder):
+    path = folder / CLASSES[1] / "val_0.JPEG"
+    path.write_bytes(path.read_bytes() + b"0")
+
+
+def renamed(folder):
+    path = folder / CLASSES[1] / "val_0.JPEG"
+    path.rename(path.with_name("val_2.JPEG"))
+
+
+@pytest.mark.parametrize("change", [larger, renamed])
+def test_class_folders_are_told_by_names_and_sizes(folders, change):
+    first = told(folders, "imagenet")
+    assert list(first) == ["snow/3"]
+    # What no class is made of is not read.
+    (folders / "snow" / "3" / "notes").mkdir()
+    (folders / "snow" / "3" / "notes" / "a.JPEG").write_bytes(b"a")
+    assert told(folders, "imagenet") == first
+    change(folders / "snow" / "3")
+    assert told(folders, "imagenet") != first
+
+
+def test_an_image_in_another_class_is_another_identity(folders):
+    """Though the names and sizes, one after another, are the same."""
+    one, other = (folders / "snow" / "3" / name for name in CLASSES[1:3])
+    for number in range(2):
+        (other / f"val_{number}.JPEG").unlink()
+    first = told(folders, "imagenet")
+    (one / "val_1.JPEG").rename(other / "val_1.JPEG")
+    assert told(folders, "imagenet") != first
+
+
+def test_tar_files_are_told_by_names_and_sizes(folders):
+    folder = folders / "snow" / "4"
+    folder.mkdir()
+    for name in CLASSES:
+        (folder / f"{name}.tar").write_bytes(b"12")
+    first = told(folders, "imagenet", [4])
+    (folder / f"{CLASSES[2]}.tar").write_bytes(b"123")
+    assert told(folders, "imagenet", [4]) != first
+
+
+@pytest.mark.parametrize(("name", "missing"), [("cifar10", "fog.npy"), ("imagenet", 3)])
+def test_what_is_missing_has_no_identity(arrays, folders, name, missing):
+    folder = arrays if name == "cifar10" else folders
+    config = DataConfig(name=name, dir=str(folder.parent))
+    with pytest.raises(DataError, match=f"{missing} cannot be read: No such file"):
+        identity(folder, config, ["fog"], [3])
+
+
+def test_a_check_finds_missing_classes_and_arrays(arrays, folders):
+    config = DataConfig(name="imagenet", dir=str(folders.parent))
+    check(folders, config, "snow", 3, SHAPE)
+    with pytest.raises(DataError, match="4 of 4 classes are missing"):
+        check(folders, config, "snow", 4, SHAPE)
+    check(arrays, cifar(arrays.parent), "snow", 4, SHAPE)
+    with pytest.raises(DataError, match="must be uint8"):
+        check(arrays, cifar(arrays.parent), "snow", 4, (16, 16, 3))
 
 
 def test_tiny_imagenets_labels_are_lines_of_its_list(shared_data):

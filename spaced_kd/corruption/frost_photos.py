@@ -1,6 +1,7 @@
 """The pictures of frost: the five published photographs, or five of our own making."""
 
 import functools
+import hashlib
 import math
 from pathlib import Path
 
@@ -22,7 +23,31 @@ _COLOURS = (
 _SIDE = 512  # pixels; the photographs have 315 to 900
 
 
-@functools.lru_cache(maxsize=8)
+def read(folder: str) -> list[np.ndarray]:
+    """Return the five photographs, [h, w, 3] uint8.
+
+    Raises:
+      DataError: one is missing or cannot be decoded.
+    """
+    return [_decoded(Path(folder).expanduser() / name) for name in FILES]
+
+
+def digests(folder: str) -> dict[str, str]:
+    """Return the SHA-256 of each photograph by the name of its file, hex.
+
+    Raises:
+      DataError: one cannot be read.
+    """
+    return {name: _digest(Path(folder).expanduser() / name) for name in FILES}
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
 def scaled_photos(folder: str, scale: float) -> tuple[np.ndarray, ...]:
     """Return the five pictures, scaled.
 
@@ -37,26 +62,48 @@ def scaled_photos(folder: str, scale: float) -> tuple[np.ndarray, ...]:
     Raises:
       DataError: a photograph is missing or cannot be decoded.
     """
-    if folder:
-        photos = [_read(Path(folder).expanduser() / name) for name in FILES]
-    else:
-        photos = [_made(index) for index in range(len(_COLOURS))]
+    return _scaled(folder, scale, _stamps(folder))
+
+
+def _stamps(folder: str) -> tuple[tuple[int, int], ...]:
+    """Return sizes and times, so that other photographs of these names are noticed."""
+    if not folder:
+        return ()
+    return tuple(_stamp(Path(folder).expanduser() / name) for name in FILES)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return found.st_size, found.st_mtime_ns
+
+
+@functools.lru_cache(maxsize=8)
+def _scaled(folder: str, scale: float, stamps: object) -> tuple[np.ndarray, ...]:
+    del stamps
+    photos = read(folder) if folder else [_made(index) for index in range(len(FILES))]
     if scale < 1:
         step = round(1 / scale)
         return tuple(photo[step // 2 :: step, step // 2 :: step] for photo in photos)
     return tuple(_enlarged(photo, scale) for photo in photos)
 
 
-def _read(path: Path) -> np.ndarray:
+def _decoded(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as photo:
             return np.asarray(photo.convert("RGB"))
     # Pillow raises whatever it meets in a damaged file.
     except Exception as error:
-        raise DataError(
-            f"{path} cannot be read ({one_line(error)}); the folder must hold the "
-            f"frost photographs of ImageNet-C, {FILES[0]} to {FILES[-1]}."
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path} cannot be read ({one_line(error)}); the folder must hold the "
+        f"frost photographs of ImageNet-C, {FILES[0]} to {FILES[-1]}."
+    )
 
 
 def _made(index: int) -> np.ndarray:

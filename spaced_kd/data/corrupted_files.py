@@ -5,14 +5,19 @@ CIFAR-10-C/labels.npy                        in their published order, five time
 Tiny-ImageNet-C/snow/3/n01443537/*.JPEG      and so ImageNet-C
 """
 
+import hashlib
+import os
+from collections.abc import Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from spaced_kd.config import DataConfig
 from spaced_kd.data import class_files, imagenet, imagenet100, tiny_imagenet
+from spaced_kd.data.image_list import ListedImages
 from spaced_kd.data.roots import data_root
 from spaced_kd.errors import DataError, one_line
 from spaced_kd.types import Split
@@ -27,6 +32,8 @@ FOLDERS = {
 """Data set -> folder of its corrupted test images."""
 
 SEVERITIES = 5
+
+_MIB = 1 << 20
 
 _CLASSES = {
     "tiny_imagenet": tiny_imagenet.class_names,
@@ -76,9 +83,86 @@ def read(
     return _read_rows(folder, name, severity, shape)
 
 
+def check(
+    folder: Path,
+    config: DataConfig,
+    name: str,
+    severity: int,
+    shape: tuple[int, int, int],
+) -> None:
+    """Find what is missing or of another shape, without reading images; as `read`."""
+    if config.name in _CLASSES:
+        _open_images(folder / name / str(severity), config, shape)
+    else:
+        _open_rows(folder, name, shape)
+
+
+def identity(
+    folder: Path, config: DataConfig, names: Sequence[str], severities: Sequence[int]
+) -> dict[str, Any]:
+    """Return JSON that changes with the files of corruptions.
+
+    Args:
+      folder: from `find`.
+      config: names the data set.
+      names: of corruptions.
+      severities: of images in class folders; an array holds all.
+
+    Returns:
+      Of arrays, file -> [size in bytes, SHA-256 of the first MiB]; of class folders,
+      "<corruption>/<severity>" -> SHA-256 of the sorted names and sizes of all files.
+
+    Raises:
+      DataError: one of them cannot be read.
+    """
+    classes = _CLASSES.get(config.name)
+    try:
+        if classes is None:
+            files = [*(f"{name}.npy" for name in names), "labels.npy"]
+            return {file: _beginning(folder / file) for file in files}
+        known = frozenset(classes(config))
+        parts = [f"{name}/{severity}" for name in names for severity in severities]
+        return {part: _names_and_sizes(folder / part, known) for part in parts}
+    except OSError as error:
+        raise DataError(
+            f"{error.filename} cannot be read: {error.strerror}."
+        ) from error
+
+
+def _beginning(path: Path) -> list:
+    with path.open("rb") as file:
+        content = file.read(_MIB)
+    return [path.stat().st_size, hashlib.sha256(content).hexdigest()]
+
+
+def _names_and_sizes(folder: Path, classes: Set[str]) -> str:
+    sha = hashlib.sha256()
+    for name in sorted(os.listdir(folder)):
+        if name.removesuffix(".tar") in classes:
+            sha.update(os.fsencode("".join(_listed(folder / name, name))))
+    return sha.hexdigest()
+
+
+def _listed(path: Path, name: str) -> list[str]:
+    """Return a line for a tar file, or one for each file of a folder."""
+    if path.is_file():
+        return [f"{name}\t{path.stat().st_size}\n"]
+    with os.scandir(path) as entries:
+        return sorted(f"{name}/{e.name}\t{e.stat().st_size}\n" for e in entries)
+
+
 def _read_rows(
     folder: Path, name: str, severity: int, shape: tuple[int, int, int]
 ) -> Split:
+    image, label = _open_rows(folder, name, shape)
+    rows = slice(len(label) * (severity - 1), len(label) * severity)
+    return Split(np.array(image[rows]), label)
+
+
+def _open_rows(
+    folder: Path, name: str, shape: tuple[int, int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return images of all severities, on disk, and the labels of one severity."""
     image = _array(folder / f"{name}.npy")
     label = _array(folder / "labels.npy")
     if image.dtype != np.uint8 or image.ndim != 4 or image.shape[1:] != shape:
@@ -99,8 +183,7 @@ def _read_rows(
             f"{folder}: labels.npy is not {SEVERITIES} times the same labels, one "
             "block a severity."
         )
-    rows = slice(count * (severity - 1), count * severity)
-    return Split(np.array(image[rows]), blocks[0].astype(np.int32))
+    return image, blocks[0].astype(np.int32)
 
 
 def _array(path: Path) -> np.ndarray:
@@ -113,10 +196,16 @@ def _array(path: Path) -> np.ndarray:
         ) from error
 
 
+def _open_images(
+    folder: Path, config: DataConfig, shape: tuple[int, int, int]
+) -> ListedImages:
+    return class_files.open_split(folder, _CLASSES[config.name](config), shape)
+
+
 def _read_images(
     folder: Path, config: DataConfig, shape: tuple[int, int, int]
 ) -> Split:
-    source = class_files.open_split(folder, _CLASSES[config.name](config), shape)
+    source = _open_images(folder, config, shape)
     height, width, _ = shape
     image = np.empty((len(source.label), *shape), np.uint8)
 

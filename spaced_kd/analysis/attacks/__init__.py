@@ -6,9 +6,10 @@ whole curve. What an attack does: `adversary`; whether to believe it: `masking`.
 
 import jax
 
-from spaced_kd.analysis import adversary, attack_report, attacked, masking
-from spaced_kd.analysis.adversary import Rule
-from spaced_kd.analysis.attack_options import (
+from spaced_kd.analysis.attacks import adversary, attacked, masking, report
+from spaced_kd.analysis.attacks.adversary import Rule
+from spaced_kd.analysis.attacks.masking import Curve, Measured
+from spaced_kd.analysis.attacks.options import (
     ATTACKS,
     COMPARED,
     FIELD,
@@ -16,8 +17,7 @@ from spaced_kd.analysis.attack_options import (
     RuleOf,
 )
 from spaced_kd.analysis.base import Analysis, Values
-from spaced_kd.analysis.masking import Curve, Measured
-from spaced_kd.analysis.subject import Subject
+from spaced_kd.analysis.subject import Run, Subject
 
 
 def measure(subject: Subject, options: Options) -> Values:
@@ -52,6 +52,16 @@ def measure(subject: Subject, options: Options) -> Values:
         "curves": {name: curve(rule) for name, rule in (COMPARED | asked).items()},
     }
     return values | {"checks": {name: _checks(name, values) for name in asked}}
+
+
+def check(run: Run, options: Options) -> None:
+    """Refuse fewer images than classes before anything is measured.
+
+    Raises:
+      ConfigError: they are.
+    """
+    if options.num_examples:
+        run.split("test", options.num_examples, f"{FIELD}.num_examples")
 
 
 def _checks(attack: str, values: Values) -> Values:
@@ -90,6 +100,7 @@ ANALYSIS = Analysis(
     ),
     options=Options,
     measure=measure,
-    table=attack_report.table,
-    figures=attack_report.figures,
+    table=report.table,
+    figures=report.figures,
+    check=check,
 )

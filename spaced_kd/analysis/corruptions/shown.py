@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from spaced_kd import style
-from spaced_kd.analysis.base import Drawn, Found, Values
-from spaced_kd.analysis.corrupted_images import chosen_names, chosen_severities
+from spaced_kd.analysis.base import Column, Drawn, Found, Values
+from spaced_kd.analysis.corruptions.options import Options
 from spaced_kd.spread import Spread
 from spaced_kd.style import Look
 from spaced_kd.tables import Table
@@ -27,15 +27,16 @@ def table(found: Found) -> Table | None:
     """Return accuracies by severity as the paper's tables have them, then relative."""
     if not found.rows:
         return None
-    names = chosen_names(found.options)
+    options = Options(**found.options)
     rows = []
-    for severity in chosen_severities(found.options):
-        picks = [_clean, *_picks("accuracy", names, severity)]
-        rows += _block(found, f"{severity}, %", picks=picks)
-    for severity in chosen_severities(found.options):
-        picks = _picks("relative", names, severity)
-        rows += _block(found, f"{severity}, % of clean", "", picks=picks)
-    titles = ["severity", "network", "clean", *map(_title, names), "mean"]
+    for severity in options.levels:
+        columns = [Column("clean", _clean), *_columns("accuracy", options, severity)]
+        rows += found.block(columns, f"{severity}, %")
+    for severity in options.levels:
+        columns = _columns("relative", options, severity)
+        rows += found.block(columns, f"{severity}, % of clean", "")
+    titles = [column.title for column in _columns("accuracy", options, 1)]
+    titles = ["network", "severity", "clean", *titles]
     return Table(tuple(titles), tuple(rows), _notes(found))
 
 
@@ -43,41 +44,20 @@ def _clean(values: Values) -> float:
     return values["clean"]
 
 
-def _picks(kind: str, names: Sequence[str], severity: int) -> list[Pick]:
-    """Return what the columns show: each corruption, and their mean."""
-    columns: list[Pick] = [
-        lambda values, name=name: values[kind][name][str(severity)] for name in names
+def _columns(kind: str, options: Options, severity: int) -> list[Column]:
+    """Return a column for each corruption, and their mean."""
+    picks: list[Pick] = [
+        lambda values, name=name: values[kind][name][str(severity)]
+        for name in options.corruptions
     ]
-    return [*columns, lambda values: Spread.of([pick(values) for pick in columns]).mean]
-
-
-def _block(found: Found, *labels: str, picks: Sequence[Pick]) -> list[tuple[str, ...]]:
-    """Return a row of each network, then of each difference to a reference.
-
-    Args:
-      found: what was measured.
-      *labels: the first column, then any between the network and the values.
-      picks: a value for each column that is left.
-    """
-    first, *rest = labels
-    rows = [
-        (first, network, *rest, *(str(found.spread(network, pick)) for pick in picks))
-        for network in found.networks
-    ]
-    for other in found.references:
-        for network in found.networks:
-            if network not in (other, "teacher"):
-                apart = (str(found.difference(network, other, p)) for p in picks)
-                rows.append((first, f"{network} - {other}", *rest, *apart))
-    return rows
-
-
-def _title(name: str) -> str:
-    return name.replace("_", "\n", 1)
+    titles = [name.replace("_", "\n", 1) for name in options.corruptions]
+    columns = [Column(*pair) for pair in zip(titles, picks, strict=True)]
+    mean = lambda values: Spread.of([pick(values) for pick in picks]).mean
+    return [*columns, Column("mean", mean)]
 
 
 def _notes(found: Found) -> tuple[str, ...]:
-    values, options = found.rows[0].values, found.options
+    values, options = found.rows[0].values, Options(**found.options)
     if values["source"] == "official":
         images = (
             "The images are the published corrupted ones; the constants of CIFAR-C and "
@@ -86,9 +66,9 @@ def _notes(found: Found) -> tuple[str, ...]:
     else:
         images = (
             f"The images are corrupted by our own code with the constants of "
-            f"{options['constants']}, seed {options['seed']}"
+            f"{options.constants}, seed {options.seed}"
         )
-        if "frost" in chosen_names(options) and not options["frost_dir"]:
+        if "frost" in options.corruptions and not options.frost_dir:
             images += "; frost has pictures of our own, not the published photographs"
     return (
         f"{images}; {values['examples']} test images.",
@@ -114,7 +94,7 @@ def figures(found: Found, looks: Mapping[str, Look]) -> Sequence[Drawn]:
 
 
 def _courses(found: Found, looks: Mapping[str, Look]) -> Figure:
-    names = chosen_names(found.options)
+    names = Options(**found.options).corruptions
     networks = found.networks
     height = math.ceil(len(names) / _COLUMNS)
     legend = math.ceil(len(networks) / style.legend_columns(networks))
@@ -136,7 +116,7 @@ def _courses(found: Found, looks: Mapping[str, Look]) -> Figure:
 
 
 def _course(axes: Axes, found: Found, name: str, looks: Mapping[str, Look]) -> None:
-    severities = chosen_severities(found.options)
+    severities = Options(**found.options).levels
     picks: list[Pick] = [
         _clean,
         *(lambda values, s=str(s): values["accuracy"][name][s] for s in severities),
@@ -155,7 +135,8 @@ def _course(axes: Axes, found: Found, name: str, looks: Mapping[str, Look]) -> N
 
 def _grid(found: Found) -> Figure:
     """Draw a row of pictures for each corruption: clean, then by severity."""
-    names, severities = chosen_names(found.options), chosen_severities(found.options)
+    options = Options(**found.options)
+    names, severities = options.corruptions, options.levels
     pictures = found.once["pictures"]
     columns = [""] * ("clean" in pictures) + [str(s) for s in severities]
     size = (_PICTURE * len(columns) + 0.6, _PICTURE * len(names) + 0.3)

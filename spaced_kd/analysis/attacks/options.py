@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Callable
 
 from spaced_kd import registry
-from spaced_kd.analysis import adversary
-from spaced_kd.analysis.adversary import Rule
+from spaced_kd.analysis.attacks import adversary
+from spaced_kd.analysis.attacks.adversary import Rule
 from spaced_kd.errors import ConfigError
 from spaced_kd.fields import option
 

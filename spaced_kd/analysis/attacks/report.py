@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from spaced_kd import style
-from spaced_kd.analysis.attack_options import Options
-from spaced_kd.analysis.base import Drawn, Found, Values
-from spaced_kd.analysis.masking import Check
+from spaced_kd.analysis.attacks.masking import Check
+from spaced_kd.analysis.attacks.options import Options
+from spaced_kd.analysis.base import Column, Drawn, Found, Values
 from spaced_kd.analysis.profiles import numbers
 from spaced_kd.spread import Spread
 from spaced_kd.style import Look
@@ -18,7 +18,7 @@ from spaced_kd.tables import Table
 PAPER_ACC1 = 31.33
 """Percent that BIM leaves of ResNet-18 without spacing on CIFAR-100 (Table 13)."""
 
-_Column = Callable[[Values], float]
+_Value = Callable[[Values], float]
 
 
 def table(found: Found) -> Table | None:
@@ -27,10 +27,11 @@ def table(found: Found) -> Table | None:
         return None
     options = Options(**found.options)
     near = _nearest(found, options)
-    titles = ["network", "attack", "clean\nacc1 %"]
-    for place, eps in enumerate(options.radii[:-1]):
-        titles.append(f"eps {eps:g}/255{' *' * (place == near)}\nacc1 %")
-    rows = [row for attack in options.names for row in _rows(found, options, attack)]
+    rows = []
+    for attack in options.names:
+        columns = _columns(options, attack, near)
+        rows += found.block(columns, attack)
+    titles = ["network", "attack", *(column.title for column in columns)]
     notes = [_description(found, options)]
     if near is not None:
         notes.append(
@@ -40,25 +41,19 @@ def table(found: Found) -> Table | None:
     return Table(tuple(titles), tuple(rows), (*notes, *_verdict(found)))
 
 
-def _rows(found: Found, options: Options, attack: str) -> list[tuple[str, ...]]:
-    columns = [_clean, *(_at(attack, k) for k in range(len(options.radii) - 1))]
-    rows = [
-        (name, attack, *(str(found.spread(name, column)) for column in columns))
-        for name in found.networks
-    ]
-    students = set(found.networks) - {"teacher", *found.references}
-    for reference in found.references:
-        for name in filter(students.__contains__, found.networks):
-            minus = [found.difference(name, reference, column) for column in columns]
-            rows.append((f"{name} - {reference}", attack, *map(str, minus)))
-    return rows
+def _columns(options: Options, attack: str, near: int | None) -> list[Column]:
+    columns = [Column("clean\nacc1 %", _clean)]
+    for place, eps in enumerate(options.radii[:-1]):
+        title = f"eps {eps:g}/255{' *' * (place == near)}\nacc1 %"
+        columns.append(Column(title, _at(attack, place)))
+    return columns
 
 
 def _clean(values: Values) -> float:
     return values["clean"]["acc1"]
 
 
-def _at(attack: str, place: int) -> _Column:
+def _at(attack: str, place: int) -> _Value:
     return lambda values: values["curves"][attack]["acc1"][place]
 
 
@@ -73,8 +68,8 @@ def _nearest(found: Found, options: Options) -> int | None:
     if not comparable or "bim" not in options.names:
         return None
 
-    def mean(column: _Column) -> float | None:
-        return Spread.of([found.spread(name, column).mean for name in names]).mean
+    def mean(value: _Value) -> float | None:
+        return Spread.of([found.spread(name, value).mean for name in names]).mean
 
     def distance(place: int) -> float:
         accuracy = mean(_at("bim", place))

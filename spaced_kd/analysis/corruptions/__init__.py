@@ -8,11 +8,11 @@ import numpy as np
 from PIL import Image
 
 from spaced_kd import metrics
-from spaced_kd.analysis import corrupted_images, corruptions_shown
 from spaced_kd.analysis.base import Analysis, Values
-from spaced_kd.analysis.corrupted_images import CorruptedImages, Options
+from spaced_kd.analysis.corruptions import shown
+from spaced_kd.analysis.corruptions.images import CorruptedImages, of_run
+from spaced_kd.analysis.corruptions.options import Options
 from spaced_kd.analysis.subject import Run, Subject
-from spaced_kd.config import StudentConfig
 from spaced_kd.types import Split
 
 _LARGEST_PICTURE = 128  # pixels; pictures lie in `analysis.json`
@@ -25,9 +25,9 @@ def measure(subject: Subject, options: Options) -> Values:
       "clean"; "accuracy", corruption -> severity -> percent; "relative", the same in
       percent of "clean" (None where that is 0); "source" and "examples" of the images.
     """
-    images = corrupted_images.of_run(subject.run, options)
+    images = of_run(subject.run, options)
     clean = _accuracy(subject, images.clean)
-    accuracy: dict[str, dict[str, float]] = {name: {} for name in images.names}
+    accuracy: dict[str, dict[str, float]] = {name: {} for name in options.corruptions}
     for name, severity, split in images.every():
         accuracy[name][str(severity)] = _accuracy(subject, split)
     relative = {
@@ -46,9 +46,7 @@ def measure(subject: Subject, options: Options) -> Values:
 def _accuracy(subject: Subject, split: Split) -> float:
     """Return top-1 in percent, of the exit that the run's own tables quote."""
     found = subject.predict(subject.variables, split)
-    settings = subject.settings
-    quote = settings.quote if isinstance(settings, StudentConfig) else "deepest"
-    logits = metrics.quoted(found, quote)
+    logits = metrics.quoted(found, subject.quote)
     return float(metrics.classification(logits, jnp.asarray(split.label))["acc1"])
 
 
@@ -59,7 +57,7 @@ def pictures(run: Run, options: Options) -> Values:
       "pictures": "clean", and "<corruption>/<severity>" of each. Without "clean" where
       published arrays hold the images in an order of their own.
     """
-    images = corrupted_images.of_run(run, options)
+    images = of_run(run, options)
     if images.source == "official":
         found = {f"{name}/{s}": split.image[0] for name, s, split in images.every()}
     else:
@@ -67,11 +65,21 @@ def pictures(run: Run, options: Options) -> Values:
     return {"pictures": {name: _png(image) for name, image in found.items()}}
 
 
+def check(run: Run, options: Options) -> None:
+    """Refuse what cannot be had; see `CorruptedImages.check`."""
+    of_run(run, options).check()
+
+
+def inputs(run: Run, options: Options) -> Values:
+    """Return whose images, and what tells their files: `CorruptedImages.identity`."""
+    return of_run(run, options).identity()
+
+
 def _corrupted(images: CorruptedImages, image: np.ndarray) -> dict[str, np.ndarray]:
     return {"clean": image[0]} | {
         f"{name}/{severity}": images.corrupt(image, name, severity)[0]
-        for name in images.names
-        for severity in images.severities
+        for name in images.options.corruptions
+        for severity in images.options.levels
     }
 
 
@@ -92,7 +100,9 @@ ANALYSIS = Analysis(
     ),
     options=Options,
     measure=measure,
-    table=corruptions_shown.table,
-    figures=corruptions_shown.figures,
+    table=shown.table,
+    figures=shown.figures,
     once=pictures,
+    check=check,
+    inputs=inputs,
 )

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple, cast
 import jax
 
 from spaced_kd import metrics
-from spaced_kd.analysis import adversary, chunks
-from spaced_kd.analysis.adversary import LogitsOf, Rule
+from spaced_kd.analysis import chunks
+from spaced_kd.analysis.attacks import adversary
+from spaced_kd.analysis.attacks.adversary import LogitsOf, Rule
 from spaced_kd.analysis.chunks import Chunk
 from spaced_kd.analysis.subject import Subject
 from spaced_kd.data.augment import prepare_eval, standardize
@@ -42,7 +43,7 @@ def means(
       batch_size: examples at once, all devices together.
     """
     run = subject.run
-    quote = getattr(subject.settings, "quote", "deepest")
+    quote = subject.quote
     model: Any = subject.model  # hashable, which type checkers cannot see
     program = _program(per_example, model, run.group, run.spec, quote)
     totals: dict[str, float] = {}
