@@ -107,6 +107,7 @@ def analyze(
                     book.measure(name, analysis, settings[name], subject)
         except BaseException:
             # What was measured before somebody stopped it is worth seeing.
+            _log.warning("stopping: the report is written, with what was measured")
             with contextlib.suppress(SpacedKDError):
                 report.build(folder)
             raise
@@ -203,11 +204,22 @@ def _parse(argv: Sequence[str]) -> absl_flags.FlagValues:
             "num_devices", 0, "see USAGE", lower_bound=0, flag_values=values
         )
 
+    _refuse_unknown_options(argv)
     values = flags.parse(argv, define)
     for name in ("workdir", "analyses"):
         if not values[name].value:
             raise ConfigError(f"--{name} is missing; see --help.")
     return values
+
+
+def _refuse_unknown_options(argv: Sequence[str]) -> None:
+    # ml_collections names neither the flag nor what is known.
+    for argument in argv[1:]:
+        name, *rest = argument.lstrip("-").partition("=")[0].split(".")
+        if name == "options" and len(rest) == 2:
+            analysis = registry.lookup(ANALYSES, rest[0], "--options")
+            known = {field.name: None for field in dataclasses.fields(analysis.options)}
+            registry.lookup(known, rest[1], f"--options.{rest[0]}: option")
 
 
 def _named(text: str) -> list[str]:

@@ -332,7 +332,11 @@ def test_the_report_shows_what_was_found(copied, monkeypatch):
         (["--analyses=norm", "--seeds=x"], "--seeds=x is not a list of integers"),
         (["--analyses=norm", "--at=best"], "--at='best'"),
         (["--analyses=norm", "--options.norm.scale=-1.0"], "give at least 0.0"),
-        (["--analyses=norm", "--options.norm.scal=1.0"], "scal"),
+        (
+            ["--analyses=norm", "--options.norm.scal=1.0"],
+            "--options.norm: option='scal' is unknown; did you mean 'scale'?",
+        ),
+        (["--analyses=norm", "--options.nrm.scale=1.0"], "did you mean 'norm'?"),
         ([], "--analyses is missing"),
         (["--analyses=norm", "--num_devices=64"], "--num_devices=64, but this"),
         (["--analyses=norm", "--num_devices=-1"], "num_devices"),

@@ -66,15 +66,15 @@ class Book:
         other = [r for r in record.rows if records.place(r) != records.place(row)]
         record.rows = [*other, row]
         self._write(name)
-        _log.info(
-            "%s: %s, seed %d, %d updates, %.1f s%s",
-            name,
-            subject.name,
-            subject.seed,
-            subject.step,
-            row["seconds"],
-            "; does not apply" if row["values"] is None else "",
-        )
+        if row["values"] is not None:
+            _log.info(
+                "%s: %s, seed %d, %d updates, %.1f s",
+                name,
+                subject.name,
+                subject.seed,
+                subject.step,
+                row["seconds"],
+            )
 
     def found(self, name: str) -> Found:
         """Return what the file has of an analysis."""

@@ -156,7 +156,7 @@ def table(found: Found) -> Table | None:
     blocks = {split: _columns(options, split) for split in _splits(options)}
     rows = [row for s, columns in blocks.items() for row in found.block(columns, s)]
     notes = (
-        "σ: by how many points the accuracy is lower with this noise, a middle level "
+        "Points lost: how much lower the accuracy is with this noise, a middle level "
         "and the highest; mean of the draws. Means and standard deviations are over "
         "seeds; differences are paired by seed and by the noise itself, from three "
         "seeds on with Student's 95 % interval.",
@@ -168,7 +168,7 @@ def table(found: Found) -> Table | None:
 def _columns(options: Options, split: str) -> list[Column]:
     clean = Column("accuracy\n%, no noise", lambda v: v["clean"][split]["acc1"])
     return [clean] + [
-        Column(f"σ={sigmas[place]:g}\n{kind}", _drop(kind, split, place))
+        Column(f"points lost\nσ={sigmas[place]:g} {kind}", _drop(kind, split, place))
         for kind, sigmas in _levels(options).items()
         for place in sorted({len(sigmas) // 2, len(sigmas) - 1})
     ]

@@ -139,6 +139,12 @@ class Outcome:
             *(str(entry.difference(*pair) or "-") for pair in self.pairs),
         )
 
+    def _is_unequal(self, entry: Entry) -> bool:
+        if entry.results is None:
+            return False
+        nets = [entry.results.students[name] for name in self.students]
+        return len({net.updates for net in nets}) > 1
+
     def _notes(self) -> Iterable[str]:
         for entry in self.entries:
             if entry.error:
@@ -154,6 +160,11 @@ class Outcome:
             yield (
                 "Differences are paired by seed: mean ± s.d. and, from 3 seeds on, "
                 "Student's 95 % interval of the mean."
+            )
+        if any(map(self._is_unequal, self.entries)):
+            yield (
+                "Where there are two numbers of updates, a student whose last interval "
+                "is not full made fewer: its difference is not at equal updates."
             )
         if self.note:
             yield self.note
