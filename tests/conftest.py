@@ -66,7 +66,8 @@ def analysed_run(tmp_path_factory) -> AnalysedRun:
         checkpoint__snapshot_every=1,
     )
     workdir = tmp_path_factory.mktemp("analysed")
-    return AnalysedRun(workdir, train.run(config, workdir))
+    with tiny.without_reports():
+        return AnalysedRun(workdir, train.run(config, workdir))
 
 
 @pytest.fixture(autouse=True)

@@ -250,7 +250,8 @@ def remainder(tmp_path_factory):
         teacher__ema_decay=0.9,
     )
     workdir = tmp_path_factory.mktemp("remainder")
-    train.run(config, workdir)
+    with tiny.without_reports():
+        train.run(config, workdir)
     return workdir
 
 

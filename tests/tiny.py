@@ -1,7 +1,12 @@
 """A run of seconds: synthetic 8x8 images, an MLP or a small CNN, one or two seeds."""
 
+import contextlib
 import functools
+from collections.abc import Iterator
 
+import pytest
+
+from spaced_kd import report
 from spaced_kd.config import Config, base_config, from_config_dict, student
 from spaced_kd.methods.base import Sizes
 from spaced_kd.models.mlp import MLP
@@ -40,6 +45,14 @@ def config_dict(students=None, **fields):
             node = node[part]
         node[parts[-1]] = value
     return config
+
+
+@contextlib.contextmanager
+def without_reports() -> Iterator[None]:
+    """Let runs end without drawing a report, which takes longer than they do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "build", lambda workdir: workdir / "report.html")
+        yield
 
 
 NETWORKS = {
