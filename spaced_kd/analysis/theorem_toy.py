@@ -111,20 +111,6 @@ CASES: dict[str, Callable[[], Case]] = {
 }
 
 
-def square_flow(output: float, target: float, time: float) -> float:
-    """Return r = w^2 / 2 of `square` after gradient flow towards a fixed target.
-
-    dr/dt = -2 q r (r - target), q = mean x^2, a logistic curve. Between two changes of
-    its teacher a student's target is (1 - alpha) m + alpha r_teacher.
-
-    Args:
-      output: r at the start, > 0.
-      target: that r is fitted to.
-      time: q t; t is learning rate times steps.
-    """
-    return target / (1 + (target / output - 1) * np.exp(-2 * target * time))
-
-
 def frozen_at(interval: int, num_steps: int) -> np.ndarray:
     """Return the updates of the teacher that each student step learns from, [steps].
 
