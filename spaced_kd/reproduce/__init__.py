@@ -1,0 +1,1 @@
+"""The paper's tables and figures, made again: what they are, and what ours say."""
