@@ -75,13 +75,9 @@ class Difference:
     @classmethod
     def of(cls, values: Sequence[float | None]) -> "Difference":
         """Summarise one difference a seed."""
-        n = len(values)
         mean, std = _mean_and_std(values)
-        ci95 = None
-        if n >= 3 and mean is not None and std is not None:
-            half = float(special.stdtrit(n - 1, 0.975)) * std / math.sqrt(n)
-            ci95 = (mean - half, mean + half)
-        return cls(mean, std, tuple(values), n, ci95)
+        ci95 = t_interval(mean, std, len(values), 0.95)
+        return cls(mean, std, tuple(values), len(values), ci95)
 
     def __str__(self) -> str:
         """Return e.g. `+1.12 ± 0.21 [+0.60, +1.64]`, `-` if unknown."""
@@ -99,6 +95,23 @@ class Difference:
             low, high = (format(end, "+" + spec) for end in self.ci95)
             text += f" [{low}, {high}]"
         return text
+
+
+def t_interval(
+    mean: float | None, std: float | None, n: int, confidence: float
+) -> tuple[float, float] | None:
+    """Return Student's interval of a mean; None where n < 3, or a value is unknown.
+
+    Args:
+      mean: of n values.
+      std: their sample standard deviation.
+      n: how many.
+      confidence: in (0, 1).
+    """
+    if n < 3 or mean is None or std is None:
+        return None
+    half = float(special.stdtrit(n - 1, (1 + confidence) / 2)) * std / math.sqrt(n)
+    return (mean - half, mean + half)
 
 
 def _mean_and_std(values: Sequence[float | None]) -> tuple[float | None, float | None]:
