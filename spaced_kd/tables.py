@@ -1,4 +1,4 @@
-"""A table of texts, shown as plain text, Markdown or HTML; knows nothing of results."""
+"""A table of texts as plain text, Markdown, LaTeX or HTML; knows nothing of results."""
 
 import html
 from typing import NamedTuple
@@ -30,6 +30,21 @@ class Table(NamedTuple):
         table = ["| " + " | ".join(line) + " |" for line in lines]
         return "\n".join([*table, "", *(f"- {_markdown(n)}" for n in self.notes), ""])
 
+    def latex(self) -> str:
+        """Return a `tabular` for the package booktabs, its notes below as text."""
+        titles, *rows = (map(_latex, row) for row in (self.titles, *self.rows))
+        lines = [
+            rf"\begin{{tabular}}{{{'l' * len(self.titles)}}}",
+            r"\toprule",
+            " & ".join(titles) + r" \\",
+            r"\midrule",
+            *(" & ".join(row) + r" \\" for row in rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
+        notes = (rf"\par\smallskip\footnotesize {_latex(note)}" for note in self.notes)
+        return "\n".join([*lines, *notes, ""])
+
     def html(self) -> str:
         """Return an HTML table and its notes as paragraphs; every text is escaped."""
         head = "".join(f"<th>{_html(title)}</th>" for title in self.titles)
@@ -50,6 +65,23 @@ def _two_lines(title: str) -> tuple[str, str]:
 
 def _html(text: str) -> str:
     return html.escape(text).replace("\n", "<br>")
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "†": r"$\dagger$",
+    "–": "--",
+    "\n": " ",
+} | {character: "\\" + character for character in "&%$#_{}"}
+# A bracket that begins a row would be an option of the line break before it.
+_LATEX["["] = "{[}"
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)
 
 
 def _markdown(text: str) -> str:

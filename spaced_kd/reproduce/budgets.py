@@ -1,0 +1,147 @@
+"""What a config file of the paper becomes on a small machine.
+
+paper: as it is. small: the same students on 300 handwritten digits with small networks,
+an hour or two on 2 CPU cores for all tables. smoke: a few updates of each, to see that
+everything works; its numbers mean nothing.
+"""
+
+import dataclasses
+from typing import Any
+
+from spaced_kd import config as config_lib
+from spaced_kd import recipes, registry
+from spaced_kd.config import NO_TEACHER
+
+ConfigDict = Any
+"""An `ml_collections.ConfigDict`, whose fields no type checker knows."""
+
+_PAPER_EPOCHS = 80
+_PAPER_BATCH = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How much is spent.
+
+    name: a key of `BUDGETS`. num_seeds: paired repetitions. epochs: of a ResNet's
+    training, where the paper has 80; None: as in the config file. transformer_epochs:
+    likewise, where it has 300. train_examples: digits that are trained on.
+    """
+
+    name: str
+    num_seeds: int
+    epochs: int | None = None
+    transformer_epochs: int | None = None
+    train_examples: int = 300
+
+    @property
+    def warning(self) -> str:
+        """What must be known before any number is read; "" at full size."""
+        if self.is_paper:
+            return ""
+        return (
+            f"Budget {self.name}: these are runs on {self.train_examples} handwritten "
+            "digits with small networks, not the paper's data and networks, which the "
+            "rows are named by; rows that differ in these alone share their runs. The "
+            "paper's numbers stand beside ours to show the place of each, not to be "
+            "compared with." + " Such a short run means nothing." * (self.name == "smoke")
+        )
+
+    @property
+    def is_paper(self) -> bool:
+        """Whether networks, data and lengths are the paper's."""
+        return self.epochs is None
+
+
+BUDGETS = {
+    "smoke": Budget("smoke", 2, epochs=8, transformer_epochs=8, train_examples=90),
+    "small": Budget("small", 5, epochs=40, transformer_epochs=16),
+    "paper": Budget("paper", 3),
+}
+
+
+def find(name: str, num_seeds: int = 0) -> Budget:
+    """Return a budget; `num_seeds` replaces its own unless 0.
+
+    Raises:
+      ConfigError: unknown name.
+    """
+    budget = registry.lookup(BUDGETS, name, "--budget")
+    return dataclasses.replace(budget, num_seeds=num_seeds or budget.num_seeds)
+
+
+def apply(config: ConfigDict, budget: Budget) -> None:
+    """Change a run's config, as its file returns it, to a budget.
+
+    Learning rates, losses, methods and who learns when stay. Intervals stay in epochs;
+    windows of a critical period keep their share of the training. A file that is made
+    for digits only gets the seeds, unless the budget is smoke.
+    """
+    config.num_seeds = budget.num_seeds
+    if budget.epochs is None or budget.transformer_epochs is None:
+        return
+    if config.data.name == "digits" and budget.name != "smoke":
+        return  # made for a small machine by its own file
+    adamw = {config.teacher.optim.name, config.student.optim.name} == {"adamw"}
+    before = config.num_epochs
+    config.num_epochs = budget.transformer_epochs if adamw else budget.epochs
+    _digits(config)
+    config.data.num_train_examples = budget.train_examples
+    share = config.num_epochs / before
+    for network in (config.teacher, config.student):
+        network.optim.warmup_epochs *= share
+    for student in config.students.values():
+        student.window_start_epochs = _scaled(student.window_start_epochs, share)
+        student.window_stop_epochs = _scaled(student.window_stop_epochs, share)
+        if student.plan == "critical_period":
+            _fit_window(student, config.num_epochs)
+    _networks(config, with_transformers=budget.name == "small")
+    for stage in config.stages.values():
+        apply(stage, budget)
+
+
+def override(path: str, value: Any, budget: Budget) -> Any:
+    """Return what a grid's value becomes: batches in proportion to the budget's."""
+    if budget.is_paper or path != "data.batch_size":
+        return value
+    digits: ConfigDict = config_lib.base_config()
+    recipes.digits(digits)
+    return max(1, round(value * digits.data.batch_size / _PAPER_BATCH))
+
+
+def _digits(config: ConfigDict) -> None:
+    last_batch = config.data.last_batch
+    config.data = config_lib.base_config().data
+    recipes.digits(config)
+    config.data.last_batch = last_batch
+
+
+def _scaled(epochs: float | None, share: float) -> float | None:
+    return None if epochs is None else epochs * share
+
+
+def _fit_window(student: ConfigDict, num_epochs: int) -> None:
+    start = student.window_start_epochs or 0.0
+    length = (student.window_stop_epochs or num_epochs) - start
+    if student.space_interval_epochs > length:
+        student.space_interval_epochs = length / 2
+
+
+def _networks(config: ConfigDict, with_transformers: bool) -> None:
+    """Replace the networks by small ones, of which each may be none or inherited."""
+    plain: ConfigDict = config_lib.base_config()
+    for network in (config.teacher, config.student):
+        network.model = _small(network.model, with_transformers)
+        network.arch = plain.student.arch.copy_and_resolve_references()
+        if network.model.startswith(("deit", "pit")):
+            network.arch.patch_size = 4
+    for student in config.students.values():
+        if student.model:
+            student.model = _small(student.model, with_transformers)
+        student.arch = config_lib.student().arch
+
+
+def _small(model: str, with_transformers: bool) -> str:
+    if model == NO_TEACHER or (with_transformers and model.startswith(("deit", "pit"))):
+        return model
+    return "small_cnn" + "_branches" * model.endswith("_branches")

@@ -1,0 +1,151 @@
+"""The number behind each place, out of the workdirs of its runs and nothing else.
+
+Only a finished run gives numbers; one that failed or goes on gives its state.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from spaced_kd import results
+from spaced_kd.analysis.base import Found
+from spaced_kd.reproduce import readings
+from spaced_kd.reproduce.items import Place
+from spaced_kd.reproduce.planner import Plan, Spot
+from spaced_kd.results import NetworkResult, Results
+from spaced_kd.spread import Spread
+from spaced_kd.sweep import state as states_lib
+from spaced_kd.sweep.state import FAILED, FINISHED, RUNNING, UNFINISHED, State
+from spaced_kd.writers import Row
+
+METRICS = {
+    "last": "acc1_last",
+    "mean5": "acc1_mean_last5",
+    "best": "acc1_best",
+}
+"""Which accuracy is quoted -> its field in `results`."""
+
+_WORST_FIRST = (FAILED, UNFINISHED, RUNNING)
+
+
+@dataclasses.dataclass(frozen=True)
+class Number:
+    """What one place holds.
+
+    status: as of `sweep.state`. by_seed: seed -> value; {} unless finished; None where
+    a value is not finite. spots: the runs. error: of a failed one. updates,
+    forward_passes, backward_passes: of training, in batches.
+    """
+
+    status: str
+    by_seed: Mapping[int, float | None]
+    spots: tuple[Spot, ...]
+    error: str = ""
+    updates: int | None = None
+    forward_passes: int | None = None
+    backward_passes: int | None = None
+
+    @property
+    def spread(self) -> Spread:
+        """Mean and standard deviation over the seeds."""
+        return Spread.of(list(self.by_seed.values()))
+
+    @property
+    def passes(self) -> int | None:
+        """Training in forward passes over a batch, a backward one counted as two."""
+        if self.forward_passes is None or self.backward_passes is None:
+            return None
+        return self.forward_passes + 2 * self.backward_passes
+
+
+def read(
+    plan: Plan, states: Iterable[State], root: Path, metric: str
+) -> dict[Place, Number]:
+    """Return the number of every place of a plan.
+
+    Args:
+      plan: of the tables.
+      states: of its jobs.
+      root: where the jobs' runs lie.
+      metric: a key of `METRICS`, for accuracies at the end of training.
+    """
+    by_job = {state.job.name: state for state in states}
+    runs = {
+        name: _Finished(states_lib.folder(root, name))
+        for name, state in by_job.items()
+        if state.status == FINISHED
+    }
+    return {
+        place: _number(place, spots, by_job, runs, metric)
+        for place, spots in plan.spots.items()
+    }
+
+
+class _Finished:
+    """A finished run; its files are read when first asked for, once."""
+
+    def __init__(self, workdir: Path):
+        self._workdir = workdir
+        self.results: Results = results.load(workdir)
+        self._rows: list[Row] | None = None
+        self._analyses: dict[str, Found] | None = None
+
+    @property
+    def rows(self) -> list[Row]:
+        if self._rows is None:
+            self._rows = results.read_log(self._workdir / "metrics.jsonl")
+        return self._rows
+
+    @property
+    def analyses(self) -> dict[str, Found]:
+        if self._analyses is None:
+            self._analyses = readings.analyses(self._workdir)
+        return self._analyses
+
+
+def _number(
+    place: Place,
+    spots: tuple[Spot, ...],
+    states: Mapping[str, State],
+    runs: Mapping[str, _Finished],
+    metric: str,
+) -> Number:
+    for status in _WORST_FIRST:
+        for spot in spots:
+            if states[spot.job].status == status:
+                return Number(status, {}, spots, states[spot.job].error)
+    values: dict[int, float | None] = {}
+    for spot in spots:
+        values |= _values(place, spot, runs[spot.job], metric)
+    net = runs[spots[0].job].results.networks[spots[0].network]
+    spent = net.updates, net.forward_passes, net.backward_passes
+    return Number(FINISHED, values, spots, "", *spent)
+
+
+def _values(
+    place: Place, spot: Spot, run: _Finished, metric: str
+) -> dict[int, float | None]:
+    if place.analysis:
+        return readings.number_of(
+            run.analyses[place.analysis], spot.network, place.measure
+        )
+    net = run.results.networks[spot.network]
+    if place.share < 1.0:
+        return _along(net, spot, run.rows, place)
+    shown = net.exits[place.exit] if place.exit else net
+    spread: Spread = getattr(shown, METRICS[metric])
+    return dict(zip(net.seeds, spread.per_seed, strict=True))
+
+
+def _along(
+    net: NetworkResult, spot: Spot, rows: Iterable[Row], place: Place
+) -> dict[int, float | None]:
+    """Return the accuracies at a share of a network's own updates."""
+    key = f"eval/{results.metric_prefix(spot.network)}"
+    key += f"{place.exit}/acc1" if place.exit else "acc1"
+    found: dict[int, float | None] = {}
+    for row in rows:
+        if row["phase"] == "eval" and row["network"] == spot.network:
+            if row["step"] <= place.share * net.updates + 1e-9:
+                found[row["seed"]] = row.get(key)
+    return found

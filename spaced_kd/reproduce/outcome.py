@@ -1,0 +1,212 @@
+"""All that is known of some tables at a moment, and the files that show it."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from spaced_kd import provenance, style
+from spaced_kd.reproduce import (
+    budgets,
+    compared,
+    equal,
+    figures,
+    numbers,
+    page,
+    tables,
+)
+from spaced_kd.reproduce.compared import Difference
+from spaced_kd.reproduce.items import Item, Place
+from spaced_kd.reproduce.numbers import Number
+from spaced_kd.reproduce.planner import Plan
+from spaced_kd.sweep import state as states_lib
+from spaced_kd.sweep.state import State
+from spaced_kd.tables import Table
+from spaced_kd.writers import write_whole
+
+FILE = "reproduce.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the numbers of a workdir have in common; a workdir has one of each.
+
+    budget, num_seeds, variant: of the runs. metric: a key of `numbers.METRICS`. equal:
+    keys of `equal.BUDGETS`, by which tables are made again.
+    """
+
+    budget: str
+    num_seeds: int
+    variant: str
+    metric: str
+    equal: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """Tables, the state of their runs, and their numbers."""
+
+    settings: Settings
+    items: tuple[Item, ...]
+    plan: Plan
+    states: tuple[State, ...]
+    root: Path
+    numbers: Mapping[Place, Number]
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        items: Sequence[Item],
+        plan: Plan,
+        states: Sequence[State],
+        root: Path,
+    ) -> "Outcome":
+        """Read the numbers of what is finished."""
+        found = numbers.read(plan, states, root, settings.metric)
+        return cls(settings, tuple(items), plan, tuple(states), root, found)
+
+    @property
+    def code(self) -> int:
+        """The exit code of the first run that failed, else 0."""
+        return next((state.code for state in self.states if state.code), 0)
+
+    def differences(self) -> dict[str, list[Difference]]:
+        """Return the paired differences by name of the item."""
+        return {i.name: compared.differences(i, self.numbers) for i in self.items}
+
+
+def write(outcome: Outcome, folder: Path, *, pictures: bool = True) -> None:
+    """Write all tables, and with `pictures` figures and the page, below `folder`.
+
+    The same runs give the same bytes.
+
+    Raises:
+      StorageError: a file cannot be written.
+    """
+    differences = outcome.differences()
+    shown = {i.name: _tables(i, outcome, differences[i.name]) for i in outcome.items}
+    for item in outcome.items:
+        stem, made = folder / "tables" / item.name, shown[item.name]
+        text = "\n".join(table.markdown() for table in made)
+        write_whole(stem.with_suffix(".md"), f"# {_heading(item)}\n\n{text}")
+        latex = "\n".join(table.latex() for table in made)
+        write_whole(stem.with_suffix(".tex"), f"% {_heading(item)}\n{latex}")
+        write_whole(stem.with_suffix(".csv"), tables.long_csv(item, outcome.numbers))
+    write_whole(folder / FILE, _json(outcome, differences))
+    if pictures:
+        drawn = _draw(outcome, folder / "figures")
+        sections = [
+            page.Section(i.name, _heading(i), shown[i.name], drawn[i.name])
+            for i in outcome.items
+        ]
+        text = page.build(
+            _shown_settings(outcome.settings),
+            sections,
+            [_row(state, outcome.root) for state in outcome.states],
+            budgets.find(outcome.settings.budget).warning,
+        )
+        write_whole(folder / "index.html", text)
+
+
+def _heading(item: Item) -> str:
+    return f"{item.kind.capitalize()} {item.name.removeprefix(item.kind)}: {item.title}"
+
+
+def _tables(item: Item, outcome: Outcome, found: Sequence[Difference]) -> list[Table]:
+    differences = tables.differences(found, item)
+    return [
+        tables.main(item, outcome.numbers),
+        *([differences] if differences else []),
+        *equal.tables(item, outcome.numbers, outcome.settings.equal, outcome.root),
+    ]
+
+
+def _draw(outcome: Outcome, folder: Path) -> dict[str, list[tuple[str, bytes]]]:
+    with style.drawing():
+        return {
+            item.name: [
+                (caption, style.save(figure, folder / stem))
+                for stem, caption, figure in figures.draw(item, outcome.numbers)
+            ]
+            for item in outcome.items
+        }
+
+
+def _shown_settings(settings: Settings) -> dict[str, Any]:
+    shown = dataclasses.asdict(settings)
+    return {
+        "budget": shown["budget"],
+        "seeds": shown["num_seeds"],
+        "whom to follow": shown["variant"] or "as each table says",
+        "accuracy": {
+            "last": "the last evaluation",
+            "mean5": "mean of the last five evaluations",
+            "best": "best evaluation on the test set, optimistic",
+        }[shown["metric"]],
+    }
+
+
+def _row(state: State, root: Path) -> page.Run:
+    folder = states_lib.folder(root, state.job.name)
+    href = f"cells/{state.job.name}/report.html"
+    known = (folder / "env.json").exists()
+    return page.Run(
+        state.job.name,
+        href if (folder / "report.html").exists() else "",
+        state.status,
+        provenance.of(folder).facts() if known else {"": state.error},
+    )
+
+
+def _json(outcome: Outcome, differences: Mapping[str, Sequence[Difference]]) -> str:
+    content = {
+        "settings": dataclasses.asdict(outcome.settings),
+        "items": {
+            item.name: _item(item, outcome, differences[item.name])
+            for item in outcome.items
+        },
+        "runs": {state.job.name: _run(state, outcome.root) for state in outcome.states},
+    }
+    return json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _item(item: Item, outcome: Outcome, found: Sequence[Difference]) -> dict[str, Any]:
+    return {
+        "cells": [
+            {
+                "row": row.label,
+                "column": column,
+                "status": number.status,
+                "by_seed": {str(seed): v for seed, v in number.by_seed.items()},
+                "runs": [spot.job for spot in number.spots],
+                "network": number.spots[0].network,
+            }
+            for row in item.rows
+            for column, place in row.places.items()
+            for number in [outcome.numbers[place]]
+        ],
+        "differences": [
+            {
+                "row": d.row.label,
+                "column": d.column,
+                "reference": d.reference,
+                "comparison": d.comparison and dataclasses.asdict(d.comparison),
+                "p_holm": d.p_holm,
+                "updates": d.updates,
+                "passes": d.passes,
+            }
+            for d in found
+        ],
+    }
+
+
+def _run(state: State, root: Path) -> dict[str, Any]:
+    about: dict[str, Any] = {"status": state.status}
+    if state.error:
+        about |= {"error": state.error, "code": state.code}
+    folder = states_lib.folder(root, state.job.name)
+    if (folder / "env.json").exists():
+        about["provenance"] = dataclasses.asdict(provenance.of(folder))
+    return about

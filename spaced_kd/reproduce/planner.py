@@ -1,0 +1,183 @@
+"""From places in tables to the runs that have their numbers, as few as possible.
+
+Students that share everything but themselves (teacher, data, seeds) share a run: a
+teacher is trained once for all tables that look at its students. Students of one config
+file stay in one run, because their differences are taken within it.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from spaced_kd import config as config_lib
+from spaced_kd.config import Config, StudentConfig
+from spaced_kd.errors import SpacedKDError
+from spaced_kd.reproduce import source
+from spaced_kd.reproduce.budgets import Budget
+from spaced_kd.reproduce.items import Item, Place
+from spaced_kd.sweep.job import Job
+from spaced_kd.writers import read_json
+
+MOST_STUDENTS = 12
+"""In one run: a program of many more compiles for long, whereas a second teacher costs
+a few percent (architecture 2: K students cost 3 + 4 K forward passes)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Spot:
+    """A network in a run. seeds: those of the run's that count here, in order."""
+
+    job: str
+    network: str
+    seeds: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All jobs, and where each place is found: in one run, or in one a seed."""
+
+    jobs: tuple[Job, ...]
+    spots: Mapping[Place, tuple[Spot, ...]]
+
+
+@dataclasses.dataclass
+class _Run:
+    """A run in the making. name: None until nothing is added any more."""
+
+    stem: str
+    base: Config
+    students: dict[str, StudentConfig]
+    name: str | None = None
+    analyses: dict[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    analysed: set[str] = dataclasses.field(default_factory=set)
+
+    @property
+    def config(self) -> Config:
+        return dataclasses.replace(self.base, students=self.students)
+
+
+def plan(
+    items: Iterable[Item], configs: Path, budget: Budget, root: Path, variant: str = ""
+) -> Plan:
+    """Return the runs that all numbers of some tables need.
+
+    Args:
+      items: the tables and figures.
+      configs: folder of the config files.
+      budget: what becomes of each file.
+      root: where runs of an earlier plan may lie: what they have is not done again.
+      variant: of every config file that has it; empty: as the tables say.
+
+    Raises:
+      ConfigError: a config file that cannot be read or cannot work.
+    """
+    known: dict[str, list[_Run]] = {}
+    for run in _on_disk(root):
+        known.setdefault(_key(run.base), []).append(run)
+    places = dict.fromkeys(place for item in items for place in item.places)
+    files: dict[tuple[str, str], list[Place]] = {}
+    for place in places:
+        files.setdefault((place.config, variant or place.variant), []).append(place)
+    found: dict[Place, list[tuple[_Run, str]]] = {place: [] for place in places}
+    for (name, chosen), wanted in files.items():
+        for runs in source.runs(configs, name, chosen, budget):
+            for cell, config in runs.items():
+                here = [place for place in wanted if place.cell == cell]
+                if here:
+                    _add(known, f"{name.rpartition('/')[2]}", config, here, found)
+    used = {id(run): run for spots in found.values() for run, _ in spots}
+    names = {key: _name(run) for key, run in used.items()}
+    return Plan(
+        tuple(_job(names[key], run) for key, run in used.items()),
+        {
+            place: tuple(
+                Spot(names[id(run)], network, _seeds(run.base)) for run, network in runs
+            )
+            for place, runs in found.items()
+        },
+    )
+
+
+def _add(
+    known: dict[str, list[_Run]],
+    stem: str,
+    config: Config,
+    places: Sequence[Place],
+    found: dict[Place, list[tuple[_Run, str]]],
+) -> None:
+    """Find a run for the students of a config that are wanted; make one if need be."""
+    students = _wanted(config, places)
+    base = dataclasses.replace(config, students={})
+    siblings = known.setdefault(_key(base), [])
+    run = next((r for r in siblings if _fits(r, students)), None)
+    if run is None:
+        run = _Run(stem, base, {})
+        siblings.append(run)
+    for name, student in students.items():
+        if student not in run.students.values():
+            run.students[name] = student
+    names = {student: name for name, student in run.students.items()}
+    for place in places:
+        network = place.network
+        if network != "teacher":
+            network = names[config.students[network]]
+        if place.analysis:
+            run.analyses[place.analysis] = dict(place.options)
+            run.analysed.add(network)
+        found[place].append((run, network))
+
+
+def _wanted(config: Config, places: Iterable[Place]) -> dict[str, StudentConfig]:
+    """Return the students in places; a teacher alone has all of its file's."""
+    names = {place.network for place in places}
+    if names == {"teacher"}:
+        return dict(config.students)
+    return {name: s for name, s in config.students.items() if name in names}
+
+
+def _fits(run: _Run, students: Mapping[str, StudentConfig]) -> bool:
+    """Return whether a run has these students, or can take them along."""
+    new = {n: s for n, s in students.items() if s not in run.students.values()}
+    if not new:
+        return True
+    if run.name is not None or len(run.students) + len(new) > MOST_STUDENTS:
+        return False
+    return not any(name in run.students for name in new)
+
+
+def _on_disk(root: Path) -> Iterator[_Run]:
+    for path in sorted((root / "cells").glob("*/config.json")):
+        try:
+            stored = read_json(path)["config"]
+            config = config_lib.from_config_dict(ml_collections.ConfigDict(stored))
+        except (SpacedKDError, KeyError, TypeError):
+            continue  # of another version: nothing of ours, and left alone
+        base = dataclasses.replace(config, students={})
+        name = path.parent.name
+        yield _Run(name.rpartition("-")[0], base, dict(config.students), name)
+
+
+def _key(base: Config) -> str:
+    """Return what students of one run have in common, as a hash."""
+    return config_lib.fingerprint(base)
+
+
+def _name(run: _Run) -> str:
+    if run.name is not None:
+        return run.name
+    text = json.dumps([run.stem, config_lib.fingerprint(run.config)])
+    return f"{run.stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _seeds(base: Config) -> tuple[int, ...]:
+    return tuple(base.seed + k for k in range(base.num_seeds))
+
+
+def _job(name: str, run: _Run) -> Job:
+    config = dataclasses.replace(run.config, progress="none")
+    return Job(name, config, run.analyses, tuple(sorted(run.analysed)))
