@@ -1,30 +1,50 @@
 """From metrics on the device to rows on disk, one tick behind, so nothing waits."""
 
 import dataclasses
+import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from spaced_kd import schedule
+from spaced_kd import schedule, seals
 from spaced_kd.engine import ChunkMetrics
 from spaced_kd.errors import NonFiniteError
 from spaced_kd.results import metric_prefix
 from spaced_kd.schedule import Lockstep, Segment
+from spaced_kd.seals import Seal
 from spaced_kd.types import Metrics
 from spaced_kd.writers import MetricLog, Row, TensorBoard, read_rows
+
+METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
+_log = logging.getLogger("spaced_kd")
 
 
 @dataclasses.dataclass(frozen=True)
 class Offsets:
-    """Lengths in bytes of the two logs; what a checkpoint stores of them."""
+    """Lengths in bytes of the two logs, and their seals by name of the file.
+
+    What a checkpoint stores of them; one of an older version has no seals.
+    """
 
     metrics: int = 0
     timings: int = 0
+    seals: Mapping[str, Seal] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, info: Mapping[str, Any]) -> "Offsets":
+        """Return those in a checkpoint's `info`."""
+        return cls(**info["offsets"], seals=seals.of_logs(info))
+
+    def to_info(self) -> dict[str, Any]:
+        """Return what goes into a checkpoint's `info`."""
+        every = {name: dataclasses.asdict(seal) for name, seal in self.seals.items()}
+        offsets = {"metrics": self.metrics, "timings": self.timings}
+        return {"offsets": offsets, "seals": every}
 
 
 @dataclasses.dataclass
@@ -61,19 +81,24 @@ class Recorder:
           seeds: the seed of each repetition.
           steps_per_epoch: turns updates into epochs.
           clock: seconds; a test may bring its own.
+
+        Raises:
+          CheckpointError: a log is not the one that the offsets are of.
+          StorageError: a log cannot be read or written.
         """
-        self._log = MetricLog(workdir / "metrics.jsonl")
-        self._timings = MetricLog(workdir / "timings.jsonl")
-        self._log.truncate(offsets.metrics)
-        self._timings.truncate(offsets.timings)
-        self.rows: list[Row] = [
-            row
-            for row in read_rows(workdir / "metrics.jsonl")
-            if row["phase"] == "eval"
-        ]
-        self._board = TensorBoard(
-            workdir / "tensorboard", read_rows(workdir / "metrics.jsonl")
-        )
+        self._log = MetricLog(workdir / METRICS)
+        self._timings = MetricLog(workdir / TIMINGS)
+        if offsets.metrics and not offsets.seals:
+            _log.warning(
+                "the logs in %s are not sealed: an older version wrote the checkpoint; "
+                "they are taken as they are, and sealed from now on.",
+                workdir,
+            )
+        self._log.truncate(offsets.metrics, offsets.seals.get(METRICS))
+        self._timings.truncate(offsets.timings, offsets.seals.get(TIMINGS))
+        rows = read_rows(workdir / METRICS)
+        self.rows: list[Row] = [row for row in rows if row["phase"] == "eval"]
+        self._board = TensorBoard(workdir / "tensorboard", rows)
         self._seeds = seeds
         self._steps_per_epoch = steps_per_epoch
         self._pending: _Pending | None = None
@@ -110,10 +135,12 @@ class Recorder:
         self._exchange(None)
 
     def flush(self) -> Offsets:
-        """Write everything and wait for the disk; return the logs' lengths."""
+        """Write everything and wait for the disk; return the logs' lengths, sealed."""
         self.write_pending()
         self._board.flush()
-        return Offsets(self._log.flush(), self._timings.flush())
+        lengths = self._log.flush(), self._timings.flush()
+        every = {METRICS: self._log.seal(), TIMINGS: self._timings.seal()}
+        return Offsets(*lengths, every)
 
     def close(self) -> None:
         """Close the event files; rows not yet flushed are dropped on purpose."""

@@ -104,9 +104,11 @@ class Results:
         Raises:
           StorageError: it cannot be written.
         """
-        path = workdir / "results.json"
-        text = json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
-        return write_whole(path, text)
+        return write_whole(workdir / "results.json", self.text())
+
+    def text(self) -> str:
+        """Return the text of `results.json`: a function of the values alone."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
 
     def cells(self) -> Table:
         """Return the table's texts; columns only where there is something to say."""

@@ -117,9 +117,9 @@ class _Runner:
             if writes:
                 workdir.claim(path, config, dataset.fingerprint)
                 if origins:
-                    workdir.write_json(path / stages.FILE, origins)
+                    workdir.write_sealed(path / stages.FILE, origins)
                 workdir.write_env(path, len(experiment.devices(parts)))
-                workdir.write_json(path / "plan.json", ledger.describe_plan(parts))
+                workdir.write_sealed(path / "plan.json", ledger.describe_plan(parts))
                 for line in ledger.summary(parts):
                     _log.info("%s", line)
             agreement.same_run(peers, _identity(parts), path)
@@ -210,7 +210,7 @@ class Loop:
         else:
             self._refuse_foreign(saved)
             self._tick = saved.tick
-            offsets = Offsets(**saved.info["offsets"])
+            offsets = Offsets.of(saved.info)
         self._saved = saved
         if self._writes:
             self._recorder = Recorder(
@@ -381,8 +381,7 @@ class Loop:
         started = time.monotonic()
         offsets = self._recorder.flush()
         self._best.write()
-        info = self._identity | {"offsets": dataclasses.asdict(offsets)}
-        self._line.save(self._tick, states, info)
+        self._line.save(self._tick, states, self._identity | offsets.to_info())
         self._save_seconds = time.monotonic() - started
         self._saved_at = time.monotonic()
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
+from spaced_kd import seals, writers
 from spaced_kd.checkpoint import Checkpoint, CheckpointLine
 from spaced_kd.errors import CheckpointError
 from spaced_kd.types import Variables
@@ -22,7 +23,9 @@ def read(workdir: Path, config_fingerprint: str) -> dict[str, np.ndarray]:
       config_fingerprint: of the run (`config.fingerprint`).
 
     Raises:
-      CheckpointError: nothing saved yet, damaged, or of another run.
+      CheckpointError: nothing saved yet, damaged, or of another run; or the run's logs
+        are not those that it was saved with.
+      StorageError: a file cannot be read.
     """
     folder = workdir / "checkpoints"
     line = CheckpointLine(folder, keep=1)
@@ -32,6 +35,7 @@ def read(workdir: Path, config_fingerprint: str) -> dict[str, np.ndarray]:
             f"{saved.path} was saved by a run of another config; put this run's own "
             "checkpoints there."
         )
+    refuse_altered_logs(workdir, saved)
     return line.read(saved)
 
 
@@ -64,10 +68,14 @@ def averaged(arrays: Mapping[str, Any], prefix: str, variables: Variables) -> Va
 
 
 def is_finished(workdir: Path) -> bool:
-    """Return whether a run has come to its end and its last state is intact.
+    """Return whether a run has come to its end, with its last state and logs intact.
+
+    Who asks goes on to believe what the run says, so everything is hashed: of large
+    networks that takes seconds. "complete" of `results.json` is there for a glance.
 
     Raises:
-      CheckpointError: there are checkpoints, but every one is damaged.
+      CheckpointError: there are checkpoints, but every one is damaged; or the logs of
+        the finished run have been changed.
       StorageError: the folder cannot be read.
     """
     summary, log = workdir / "results.json", workdir / "metrics.jsonl"
@@ -75,7 +83,42 @@ def is_finished(workdir: Path) -> bool:
         return False
     saved = CheckpointLine(workdir / "checkpoints", keep=1).latest()
     # Behind a checkpoint that is not the last one there are more rows in the log.
-    return saved is not None and saved.info["offsets"]["metrics"] == log.stat().st_size
+    if saved is None or saved.info["offsets"]["metrics"] != log.stat().st_size:
+        return False
+    refuse_altered_logs(workdir, saved)
+    return True
+
+
+def refuse_altered_logs(workdir: Path, saved: Checkpoint) -> None:
+    """Check a run's logs, as far as they go at a checkpoint, against their seals.
+
+    A checkpoint of an older version has none, and nothing is checked.
+
+    Raises:
+      CheckpointError: a log is shorter or has been changed; names file and line.
+      StorageError: a log cannot be read.
+    """
+    for name, wrong in altered_logs(workdir, saved).items():
+        raise writers.altered(workdir / name, wrong)
+
+
+def altered_logs(workdir: Path, saved: Checkpoint) -> dict[str, str]:
+    """Return what is wrong with a run's logs at a checkpoint, by name of the file.
+
+    Raises:
+      StorageError: a log cannot be read.
+    """
+    found = {}
+    for name, seal in seals.of_logs(saved.info).items():
+        try:
+            wrong = seals.altered(workdir / name, seal)
+        except FileNotFoundError:
+            wrong = "is missing"
+        except OSError as error:
+            raise writers.storage_error("read", workdir / name, error) from error
+        if wrong:
+            found[name] = wrong
+    return found
 
 
 def alone(variables: Variables) -> Variables:

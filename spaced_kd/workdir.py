@@ -16,13 +16,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
 import spaced_kd
+from spaced_kd import seals
 from spaced_kd.config import Config, fingerprint, science, to_dict
 from spaced_kd.errors import CheckpointError, LockedError
 from spaced_kd.writers import read_json, storage_error, write_whole
@@ -140,7 +141,7 @@ def claim(workdir: Path, config: Config, data_fingerprint: str) -> bool:
       StorageError: `config.json` cannot be read or written.
     """
     claimed = refuse_other(workdir, config, data_fingerprint)
-    write_json(
+    write_sealed(
         workdir / "config.json",
         {
             "config": to_dict(config),
@@ -224,7 +225,7 @@ def write_env(workdir: Path, devices_used: int) -> None:
     _warn_of_other_devices(old.get("devices", {}), env["devices"])
     before = {name: old[name] for name in old if old[name] != env.get(name)}
     start = _process() | ({"before": before} if before else {})
-    write_json(path, env | {"starts": [*starts, start]})
+    write_sealed(path, env | {"starts": [*starts, start]})
 
 
 def versions() -> dict[str, str]:
@@ -310,3 +311,8 @@ def write_json(path: Path, value: Any) -> None:
     """
     text = json.dumps(value, allow_nan=False, indent=2, sort_keys=True) + "\n"
     write_whole(path, text)
+
+
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """Do as `write_json` with a seal, by which `read_json` notices a later change."""
+    write_json(path, seals.sealed(value))

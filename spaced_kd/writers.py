@@ -2,7 +2,8 @@
 
 `metrics.jsonl` is the record; the events are a copy of it, built anew at every start.
 A checkpoint stores the log's length, so that rows written after it are cut off again
-on resume and every row exists exactly once. No row holds a time or a random value.
+on resume and every row exists exactly once, and its seal, so that a change of what is
+left shows. No row holds a time or a random value.
 """
 
 import contextlib
@@ -14,7 +15,9 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from spaced_kd import seals
 from spaced_kd.errors import CheckpointError, StorageError
+from spaced_kd.seals import RunningSeal, Seal
 
 Row = dict[str, Any]
 """One line of a log: JSON scalars by name; metrics are the names with a slash."""
@@ -42,6 +45,7 @@ class MetricLog:
         """Open the log; nothing is written before the first `flush`."""
         self._path = path
         self._pending: list[bytes] = []
+        self._running: RunningSeal | None = None
 
     def append(self, row: Mapping[str, Any]) -> Row:
         """Buffer a row.
@@ -69,14 +73,33 @@ class MetricLog:
         Raises:
           StorageError: the disk is full, read-only or gone; nothing of the buffer is in
             the file then, and `flush` may be tried again.
+          CheckpointError: somebody else has written to the file.
         """
+        data = b"".join(self._pending)
         try:
             with self._path.open("ab", buffering=0) as file:
-                size = self._write_all(file, b"".join(self._pending))
+                running = self._sealed_up_to(file.tell())
+                size = self._write_all(file, data)
         except OSError as error:
             raise storage_error("write", self._path, error) from error
+        running.add(data)
         self._pending.clear()
         return size
+
+    def seal(self) -> Seal:
+        """Return the seal of the file as `flush` or `truncate` left it."""
+        assert self._running is not None, "nothing is known before either"
+        return self._running.seal()
+
+    def _sealed_up_to(self, size: int) -> RunningSeal:
+        if self._running is None:
+            self._running = RunningSeal(self._path.read_bytes() if size else b"")
+        if self._running.length != size:
+            raise CheckpointError(
+                f"{self._path} has {size} bytes, not the {self._running.length} that "
+                "this run wrote; let nobody else write to it, and run again."
+            )
+        return self._running
 
     def _write_all(self, file: FileIO, data: bytes) -> int:
         start = file.tell()
@@ -90,12 +113,17 @@ class MetricLog:
             raise
         return file.tell()
 
-    def truncate(self, offset: int) -> None:
+    def truncate(self, offset: int, seal: Seal | None = None) -> None:
         """Cut the file back to `offset` bytes and forget what is buffered.
 
+        Args:
+          offset: bytes that stay.
+          seal: what they were sealed with, if they were.
+
         Raises:
-          CheckpointError: the file is shorter, or the cut would divide a row: it is not
-            the log that the checkpoint was saved with.
+          CheckpointError: the file is shorter, or the cut would divide a row, or it has
+            another seal: it is not the log that the checkpoint was saved with. It is
+            left as it is.
           StorageError: the file cannot be read or written.
         """
         self._pending.clear()
@@ -110,10 +138,32 @@ class MetricLog:
                         f"{offset}, where the checkpoint expects one; restore the file "
                         "or start in a new workdir."
                     )
+                file.seek(0)
+                running = RunningSeal(file.read(offset))
+                refuse_altered(self._path, running.seal(), seal)
                 file.truncate(offset)
                 os.fsync(file.fileno())
         except OSError as error:
             raise storage_error("cut back", self._path, error) from error
+        self._running = running
+
+
+def refuse_altered(path: Path, found: Seal, wanted: Seal | None) -> None:
+    """Check the seal of the log at `path`, if it was sealed.
+
+    Raises:
+      CheckpointError: it is another one; names the line if only one has changed.
+    """
+    wrong = wanted and seals.mismatch(found, wanted)
+    if wrong:
+        raise altered(path, wrong)
+
+
+def altered(path: Path, wrong: str) -> CheckpointError:
+    """Return the error for a log that is not what its checkpoint sealed."""
+    return CheckpointError(
+        f"{path} {wrong}; restore the file, or start in a new workdir."
+    )
 
 
 def read_rows(path: Path, *, partial_tail: bool = False) -> list[Row]:
@@ -156,11 +206,15 @@ def _refuse(constant: str) -> float:
     raise ValueError(f"{constant} is not a finite number")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
+def read_json(path: Path, remedy: str = "restore the file") -> dict[str, Any]:
+    """Read a JSON object, without its seal.
+
+    Args:
+      path: the file.
+      remedy: what to do about one that is damaged.
 
     Raises:
-      CheckpointError: it is damaged.
+      CheckpointError: it is damaged, or it has a seal and is not what was sealed.
       StorageError: it cannot be read.
     """
     try:
@@ -168,10 +222,14 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise storage_error("read", path, error) from error
     except ValueError as error:
-        message = f"{path} is damaged ({error}); restore the file."
-        raise CheckpointError(message) from error
+        raise CheckpointError(f"{path} is damaged ({error}); {remedy}.") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds no JSON object; restore the file.")
+        raise CheckpointError(f"{path} holds no JSON object; {remedy}.")
+    if seals.KEY in content and content.pop(seals.KEY) != seals.of_content(content):
+        raise CheckpointError(
+            f"{path} has been changed since it was written: its seal is that of other "
+            f"content; {remedy}."
+        )
     return content
 
 

@@ -23,6 +23,7 @@ from spaced_kd.fields import option
 from spaced_kd.parallel import SeedGroup
 from spaced_kd.report import analyses
 from spaced_kd.tables import Table
+from spaced_kd.workdir import write_sealed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,7 +210,7 @@ def _change(workdir, change):
     """Change what the file says of the analysis."""
     content = _stored(workdir)
     change(content["found"]["norm"])
-    (workdir / "analysis.json").write_text(json.dumps(content))
+    write_sealed(workdir / "analysis.json", content)
 
 
 def test_snapshots_lie_where_the_networks_were_evaluated(copied):
@@ -386,7 +387,7 @@ def test_a_run_of_another_version_is_told(copied):
     path = copied / "config.json"
     stored = json.loads(path.read_text())
     del stored["config"]["remat"]
-    path.write_text(json.dumps(stored))
+    write_sealed(path, stored)
     with pytest.raises(CheckpointError, match="another version"):
         analyze.analyze(copied, ["norm"])
 
@@ -395,7 +396,7 @@ def test_other_data_is_refused(copied):
     path = copied / "config.json"
     stored = json.loads(path.read_text())
     stored["data_fingerprint"] = "0" * 64
-    path.write_text(json.dumps(stored))
+    write_sealed(path, stored)
     with pytest.raises(CheckpointError, match="is not what the run"):
         analyze.analyze(copied, ["norm"])
 

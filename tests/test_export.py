@@ -250,13 +250,13 @@ def _damaged(run, tmp_path, change):
 def _old_plan(copy):
     plan = json.loads((copy / "plan.json").read_text())
     del plan["input"]["interpolation"]
-    (copy / "plan.json").write_text(json.dumps(plan))
+    workdir.write_sealed(copy / "plan.json", plan)
 
 
 def _other_config(copy):
     stored = json.loads((copy / "config.json").read_text())
     stored["fingerprint"] = "another"
-    (copy / "config.json").write_text(json.dumps(stored))
+    workdir.write_sealed(copy / "config.json", stored)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import spaced_kd
 from spaced_kd.analysis.base import Found, Row, Values
 from spaced_kd.errors import CheckpointError
-from spaced_kd.workdir import write_json
+from spaced_kd.workdir import write_sealed
 from spaced_kd.writers import read_json
 
 FILE = "analysis.json"
@@ -40,13 +40,13 @@ def read(workdir: Path, fingerprint: str) -> dict[str, Record]:
       fingerprint: of its config.
 
     Raises:
-      CheckpointError: damaged, of another run or another version.
+      CheckpointError: damaged, changed, of another run or another version.
       StorageError: it cannot be read.
     """
     path = workdir / FILE
     if not path.exists():
         return {}
-    content = read_json(path)
+    content = read_json(path, "restore it, or move it away and analyse again")
     if content.get("format") != _FORMAT or content.get("fingerprint") != fingerprint:
         raise CheckpointError(
             f"{path} is of another run or another version of spaced_kd; move it away."
@@ -66,7 +66,7 @@ def write(workdir: Path, fingerprint: str, records: Mapping[str, Record]) -> Non
     """
     found = {name: dataclasses.asdict(record) for name, record in records.items()}
     content = {"format": _FORMAT, "fingerprint": fingerprint, "found": found}
-    write_json(workdir / FILE, content)
+    write_sealed(workdir / FILE, content)
 
 
 def continued(
