@@ -174,10 +174,12 @@ def test_interrupted_in_a_cell_it_goes_on_there(done, tmp_path, capsys):
 @pytest.mark.slow
 def test_a_cell_that_fails_is_no_number_and_the_others_run(done, tmp_path, monkeypatch):
     """With a real divergence: a teacher at a learning rate of 1e30."""
-    real, other = train.run, sweep.results.load(_cell(done, "lr_0_1"))
+    real = train.run
 
     def run(config, path, **kwargs):
-        return other if path.name == "b" else real(config, path, **kwargs)
+        if path.name != "b":
+            return real(config, path, **kwargs)
+        return shutil.copytree(_cell(done, "lr_0_1"), path)
 
     monkeypatch.setattr(train, "run", run)
     found = sweep.run(_grid(WILD | {"b": TWO["b"]}), tmp_path)
@@ -238,8 +240,8 @@ def test_a_signal_at_the_end_of_a_run_stops_before_the_next(
 
     def finish(config):
         del config
+        shutil.copytree(_cell(done, "lr_0_05"), _cell(tmp_path, "lr_0_05"))
         os.kill(os.getpid(), signal.SIGTERM)
-        return spaced_kd.results.load(_cell(done, "lr_0_05"))
 
     outcomes["lr_0_05"] = finish
     assert _main(tmp_path) == 75
@@ -366,15 +368,38 @@ def test_the_interval_stays_in_epochs_whatever_the_batch():
         assert cell.config.student.optim.learning_rate == 0.05
 
 
-def test_cells_share_the_stages_that_they_need(instant, tmp_path):
+def test_cells_share_the_stages_that_they_need(instant, tmp_path, monkeypatch):
     """The same teacher would else be trained once a cell."""
     base = tiny.config_dict({"taught": student(plan="online")})
     base.stages = {"first": recipes.stage(base, "mlp")}
     base.teacher.stage = "first/alone"
     seen = []
-    instant[0]["batch_16"] = seen.append
-    sweep.run(cells.batch_sizes(base, (16,)), tmp_path)
-    assert [config.stages_dir for config in seen] == [str(tmp_path / "stages")]
+    outcomes, began = instant
+
+    def fail(config):
+        seen.append(config.stages_dir)
+        raise NonFiniteError("NaN")
+
+    outcomes |= {"batch_16": fail, "batch_32": fail}
+    monkeypatch.setattr(train, "run", _stage_first(train.run, outcomes))
+    found = sweep.run(cells.batch_sizes(base, (16, 32)), tmp_path)
+    assert [name.partition("-")[0] for name in began] == [
+        "first",
+        "batch_16",
+        "batch_32",
+    ]
+    assert seen == [str(tmp_path / "stages")] * 2
+    assert found.code == NonFiniteError.code
+
+
+def _stage_first(run, outcomes):
+    """Let stages, whose names have a hash, end well."""
+
+    def run_stage(config, path, *, may_exit):
+        outcomes.setdefault(path.name, None)
+        return run(config, path, may_exit=may_exit)
+
+    return run_stage
 
 
 def _made_up(done):
