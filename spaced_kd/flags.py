@@ -28,6 +28,24 @@ def parse(argv: Sequence[str], define: Define) -> flags.FlagValues:
     Raises:
       ConfigError: an unknown flag, a value of the wrong type, or a stray argument.
     """
+    rest, values = parse_names(argv, define)
+    if rest:
+        raise ConfigError(f"unexpected argument '{rest[0]}'; see --help.")
+    return values
+
+
+def parse_names(
+    argv: Sequence[str], define: Define
+) -> tuple[list[str], flags.FlagValues]:
+    """Return the arguments that are no flags, and the flags' values.
+
+    Args:
+      argv: program name and arguments.
+      define: as for `parse`.
+
+    Raises:
+      ConfigError: an unknown flag, or a value of the wrong type.
+    """
     values = flags.FlagValues()
     try:
         # ml_collections looks at overrides as soon as it declares their flags.
@@ -40,9 +58,7 @@ def parse(argv: Sequence[str], define: Define) -> flags.FlagValues:
         raise
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
         raise ConfigError(f"{_one_line(e)}; see --help.") from e
-    if len(rest) > 1:
-        raise ConfigError(f"unexpected argument '{rest[1]}'; see --help.")
-    return values
+    return rest[1:], values
 
 
 def parse_config(

@@ -25,7 +25,8 @@ class Budget:
 
     name: a key of `BUDGETS`. num_seeds: paired repetitions. epochs: of a ResNet's
     training, where the paper has 80; None: as in the config file. transformer_epochs:
-    likewise, where it has 300. train_examples: digits that are trained on.
+    likewise, where it has 300. train_examples: digits that are trained on. overrides:
+    (dotted field, value) of every run, applied last.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Budget:
     epochs: int | None = None
     transformer_epochs: int | None = None
     train_examples: int = 300
+    overrides: tuple[tuple[str, Any], ...] = ()
 
     @property
     def warning(self) -> str:

@@ -11,7 +11,6 @@ from spaced_kd.matched import Matched
 from spaced_kd.reproduce.items import TEACHER, Item, Place, Row
 from spaced_kd.reproduce.numbers import Number
 from spaced_kd.sweep import state as states_lib
-from spaced_kd.sweep.state import FINISHED
 from spaced_kd.tables import Table
 
 _UNITS = {"updates": "updates", "flops": "FLOPs", "seconds": "seconds"}
@@ -69,7 +68,7 @@ def _at_equal(
         if place.network != TEACHER
     }
     runs = {tuple(spot.job for spot in n.spots) for n in columns.values()}
-    finished = all(number.status == FINISHED for number in columns.values())
+    finished = all(number.status == "finished" for number in columns.values())
     if len(runs) != 1 or not finished or len(columns) < 2:
         return None
     (jobs,) = runs

@@ -15,7 +15,7 @@ from spaced_kd.reproduce.planner import Plan, Spot
 from spaced_kd.results import NetworkResult, Results
 from spaced_kd.spread import Spread
 from spaced_kd.sweep import state as states_lib
-from spaced_kd.sweep.state import FAILED, FINISHED, RUNNING, UNFINISHED, State
+from spaced_kd.sweep.state import State
 from spaced_kd.writers import Row
 
 METRICS = {
@@ -25,7 +25,7 @@ METRICS = {
 }
 """Which accuracy is quoted -> its field in `results`."""
 
-_WORST_FIRST = (FAILED, UNFINISHED, RUNNING)
+_WORST_FIRST = ("failed", "unfinished", "running")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,7 @@ def read(
     runs = {
         name: _Finished(states_lib.folder(root, name))
         for name, state in by_job.items()
-        if state.status == FINISHED
+        if state.status == "finished"
     }
     return {
         place: _number(place, spots, by_job, runs, metric)
@@ -119,7 +119,7 @@ def _number(
         values |= _values(place, spot, runs[spot.job], metric)
     net = runs[spots[0].job].results.networks[spots[0].network]
     spent = net.updates, net.forward_passes, net.backward_passes
-    return Number(FINISHED, values, spots, "", *spent)
+    return Number("finished", values, spots, "", *spent)
 
 
 def _values(

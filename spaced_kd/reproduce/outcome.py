@@ -19,6 +19,7 @@ from spaced_kd.reproduce import (
 from spaced_kd.reproduce.compared import Difference
 from spaced_kd.reproduce.items import Item, Place
 from spaced_kd.reproduce.numbers import Number
+from spaced_kd.provenance import Provenance
 from spaced_kd.reproduce.planner import Plan
 from spaced_kd.sweep import state as states_lib
 from spaced_kd.sweep.state import State
@@ -41,6 +42,7 @@ class Settings:
     variant: str
     metric: str
     equal: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,8 +158,25 @@ def _row(state: State, root: Path) -> page.Run:
         state.job.name,
         href if (folder / "report.html").exists() else "",
         state.status,
-        provenance.of(folder).facts() if known else {"": state.error},
+        _facts(provenance.of(folder)) if known else {"error": state.error or "-"},
     )
+
+
+def _facts(found: Provenance) -> dict[str, str]:
+    return {
+        "config": found.config[:12],
+        "data": found.data[:12],
+        "code": ", then ".join(map(_code, found.code)),
+        "devices": ", then ".join(
+            f"{d['used']} of {d['count']} {d['kind']}" for d in found.devices
+        ),
+        "restarts": str(found.restarts),
+        "log": found.log_sha256[:12] + ("" if found.sealed else " (not sealed)"),
+    }
+
+
+def _code(code: Mapping[str, Any]) -> str:
+    return " ".join(str(value)[:12] for value in code.values() if value)
 
 
 def _json(outcome: Outcome, differences: Mapping[str, Sequence[Difference]]) -> str:
@@ -208,5 +227,5 @@ def _run(state: State, root: Path) -> dict[str, Any]:
         about |= {"error": state.error, "code": state.code}
     folder = states_lib.folder(root, state.job.name)
     if (folder / "env.json").exists():
-        about["provenance"] = dataclasses.asdict(provenance.of(folder))
+        about["provenance"] = provenance.of(folder).to_dict()
     return about

@@ -180,4 +180,4 @@ def _seeds(base: Config) -> tuple[int, ...]:
 
 def _job(name: str, run: _Run) -> Job:
     config = dataclasses.replace(run.config, progress="none")
-    return Job(name, config, run.analyses, tuple(sorted(run.analysed)))
+    return Job(name, config, run.analyses)

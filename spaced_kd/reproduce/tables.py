@@ -10,7 +10,6 @@ from spaced_kd.reproduce.items import Item, Place, Row
 from spaced_kd.reproduce.numbers import Number
 from spaced_kd.reproduce.paper import Printed
 from spaced_kd.statistics import Comparison
-from spaced_kd.sweep.state import FAILED, FINISHED
 from spaced_kd.tables import Table
 
 Numbers = Mapping[Place, Number]
@@ -101,7 +100,7 @@ def _cell(item: Item, row: Row, column: str, numbers: Numbers) -> str:
     if place is None:
         return "\n".join(filter(None, ("-", theirs)))
     number = numbers[place]
-    if number.status != FINISHED:
+    if number.status != "finished":
         return "\n".join(filter(None, (number.status.upper(), theirs)))
     spread = number.spread
     if spread.mean is None:
@@ -186,10 +185,10 @@ def _difference_notes(found: Iterable[Difference]) -> Iterable[str]:
 
 def _notes(item: Item, numbers: Numbers) -> Iterable[str]:
     here = [numbers[place] for place in item.places]
-    waiting = sum(number.status != FINISHED for number in here)
+    waiting = sum(number.status != "finished" for number in here)
     if waiting:
         yield f"UNFINISHED: {waiting} of {len(here)} cells have no number yet."
-    errors = {n.error: None for n in here if n.status == FAILED}
+    errors = {n.error: None for n in here if n.status == "failed"}
     yield from (f"FAILED: {error}" for error in errors)
     yield from item.notes
     yield from (f"{row.label}: {note}" for row in item.rows for note in row.notes)
