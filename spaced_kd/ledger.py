@@ -1,5 +1,7 @@
 """What a run costs, counted from its plan: passes, images, and plan.json."""
 
+import itertools
+
 from spaced_kd import schedule, steps
 from spaced_kd.config import LEADING, NO_TEACHER, Config
 from spaced_kd.experiment import Experiment, Networks
@@ -79,6 +81,11 @@ def describe_plan(parts: Experiment) -> dict:
             "space_interval_steps": interval,
             "plan": student.plan if student else None,
         }
+        if student and schedule.varies(student):
+            networks[name] |= {
+                "interval_schedule": student.interval_schedule,
+                "intervals_steps": intervals_of(parts, name),
+            }
     return {
         "steps_per_epoch": parts.clock.steps_per_epoch,
         "batch_size": parts.config.data.batch_size,
@@ -99,6 +106,16 @@ def describe_plan(parts: Experiment) -> dict:
     }
 
 
+def intervals_of(parts: Experiment, name: str) -> list[int]:
+    """Return a spaced student's intervals in steps of the stream, in order."""
+    ends = [
+        segment.teacher_step
+        for segment in parts.plan
+        if isinstance(segment, Replay) and segment.student == name
+    ]
+    return [stop - start for start, stop in itertools.pairwise([0, *ends])]
+
+
 def summary(parts: Experiment) -> list[str]:
     """Return what will happen, a line for each network, to be told beforehand."""
     total, seeds = parts.clock.total_steps, parts.config.num_seeds
@@ -116,6 +133,8 @@ def summary(parts: Experiment) -> list[str]:
             steps_ahead = schedule.interval_steps(name, student, own)
             line += f", interval {student.space_interval_epochs:g} epochs = "
             line += f"{steps_ahead:,} steps"
+            if schedule.varies(student):
+                line += f" at first ({student.interval_schedule})"
         rounds, left = _rounds_and_left(parts, name, own.total_steps)
         if rounds:
             line += f", {rounds} replay{'s' if rounds > 1 else ''}"

@@ -23,12 +23,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+from spaced_kd import intervals
 from spaced_kd.config import (
     LEADING,
     TWO_WAY,
     WITHOUT_TEACHER,
     StudentConfig,
     space_interval_steps,
+    whole_steps,
 )
 from spaced_kd.errors import ConfigError
 
@@ -150,9 +152,16 @@ def interleaved(name: str, student: StudentConfig, clock: Clock) -> Course:
 
 
 def spaced(name: str, student: StudentConfig, clock: Clock) -> Course:
-    """Replay the last I batches at every multiple of I (paper Eq. 5, Alg. 2)."""
+    """Replay the last I batches at every multiple of I (paper Eq. 5, Alg. 2).
+
+    Or when the intervals that `interval_schedule` says are over, one after another.
+    """
     interval = interval_steps(name, student, clock)
     whole, first = Span(0, clock.total_steps), interval
+    if varies(student):
+        final = final_interval_steps(name, student, clock)
+        stops = intervals.open_loop(student, interval, final, whole.stop)
+        return Course(replays=_replays(whole, stops, student.remainder))
     if _is_released(student):
         first = _released_triggers(clock, interval)[0]
     return Course(replays=_rounds(whole, interval, student.remainder, first))
@@ -216,7 +225,12 @@ SCHEDULES: dict[str, Callable[[str, StudentConfig, Clock], Course]] = {
 }
 
 WITH_INTERVAL = (spaced, constant_ahead, critical_period, lagged)
-"""The schedules that read `space_interval_epochs`."""
+"""The schedules that read `space_interval_epochs`; the first one may vary it."""
+
+
+def varies(student: StudentConfig) -> bool:
+    """Return whether a student's interval changes along training."""
+    return student.plan == "spaced" and student.interval_schedule != "constant"
 
 
 def interval_steps(name: str, student: StudentConfig, clock: Clock) -> int:
@@ -246,6 +260,35 @@ def interval_steps(name: str, student: StudentConfig, clock: Clock) -> int:
     return interval
 
 
+def final_interval_steps(name: str, student: StudentConfig, clock: Clock) -> int:
+    """Return in steps where a varying interval ends, or its upper end.
+
+    Raises:
+      ConfigError: it rounds to zero, is longer than the training, or shorter than the
+        first interval where intervals only grow; or the trigger is the released one.
+    """
+    schedule, epochs = student.interval_schedule, student.final_interval_epochs
+    field = f"config.students.{name}.final_interval_epochs={epochs:g}"
+    if _is_released(student):
+        raise ConfigError(
+            f"config.students.{name}.interval_schedule='{schedule}' changes the "
+            "interval, and trigger='released' counts in equal ones; set "
+            "trigger='interval'."
+        )
+    first = interval_steps(name, student, clock)
+    final = whole_steps(epochs, clock.steps_per_epoch)
+    # Only these two may end below their beginning.
+    least = 1 if schedule in ("linear", "random") else first
+    if least <= final <= clock.total_steps:
+        return final
+    raise ConfigError(
+        f"{field} is {final} of {clock.steps_per_epoch} steps an epoch; "
+        f"interval_schedule='{schedule}' needs {least} to {clock.total_steps} steps: "
+        f"give {math.ceil(1e4 * least / clock.steps_per_epoch) / 1e4:g} to "
+        f"{clock.num_epochs:g}."
+    )
+
+
 def _window(name: str, student: StudentConfig, clock: Clock) -> Span:
     per_epoch = clock.steps_per_epoch
     start = round(student.window_start_epochs * per_epoch)
@@ -263,7 +306,15 @@ def _window(name: str, student: StudentConfig, clock: Clock) -> Span:
 def _rounds(
     window: Span, interval: int, remainder: str, first: int
 ) -> tuple[tuple[int, Span], ...]:
-    stops = list(range(window.start + first, window.stop + 1, interval))
+    stops = range(window.start + first, window.stop + 1, interval)
+    return _replays(window, stops, remainder)
+
+
+def _replays(
+    window: Span, stops: Iterable[int], remainder: str
+) -> tuple[tuple[int, Span], ...]:
+    """Return the replays of a window, one at each stop of what came since the last."""
+    stops = list(stops)
     if remainder == "flush" and window.stop not in stops:
         stops.append(window.stop)
     spans = (Span(*pair) for pair in _pairs([window.start, *stops]))
@@ -391,7 +442,13 @@ def _course(name: str, student: StudentConfig, clock: Clock, teacher: bool) -> C
             f"{clock.total_steps} steps rounds to 0; give at least "
             f"{1 / clock.total_steps:.2g}."
         )
-    course = SCHEDULES[student.plan](name, student, own)
+    kind = SCHEDULES[student.plan]
+    if student.interval_schedule != "constant" and kind in WITH_INTERVAL[1:]:
+        raise ConfigError(
+            f"config.students.{name}.interval_schedule='{student.interval_schedule}' "
+            f"is for plan='spaced', not '{student.plan}'; set it to 'constant'."
+        )
+    course = kind(name, student, own)
     shown = ((at, _shown(name, student, span)) for at, span in course.replays)
     course = course._replace(replays=tuple(shown))
     if student.method in LEADING:

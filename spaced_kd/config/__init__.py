@@ -25,8 +25,10 @@ from spaced_kd.config.identity import fingerprint, science, to_dict
 from spaced_kd.config.method import MethodConfig
 from spaced_kd.config.names import (
     AUTO,
+    INTERVALS,
     LEADING,
     NO_TEACHER,
+    OPEN_LOOP_INTERVALS,
     PLANS,
     SELF_TAUGHT,
     TWO_WAY,
@@ -43,6 +45,7 @@ from spaced_kd.config.roles import (
     TeacherConfig,
     TutorConfig,
     space_interval_steps,
+    whole_steps,
 )
 from spaced_kd.config.run import (
     CheckpointConfig,
@@ -60,9 +63,11 @@ __all__ = [
     "Config",
     "DataConfig",
     "FIXED_TEACHER_CHOICES",
+    "INTERVALS",
     "LEADING",
     "MethodConfig",
     "NO_TEACHER",
+    "OPEN_LOOP_INTERVALS",
     "OptimConfig",
     "PLANS",
     "SELF_TAUGHT",
@@ -86,4 +91,5 @@ __all__ = [
     "special_choices",
     "student",
     "to_dict",
+    "whole_steps",
 ]

@@ -45,3 +45,9 @@ PLANS = (
     "offline",
 )
 """Keys of spaced_kd.schedule.SCHEDULES, in the order in which tables list students."""
+
+OPEN_LOOP_INTERVALS = ("linear", "expanding", "random")
+"""Keys of spaced_kd.intervals.OPEN_LOOP: intervals that change as planned."""
+
+INTERVALS = ("constant", *OPEN_LOOP_INTERVALS)
+"""What `interval_schedule` may say of a spaced student."""
