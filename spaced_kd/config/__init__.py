@@ -25,6 +25,7 @@ from spaced_kd.config.identity import fingerprint, science, to_dict
 from spaced_kd.config.method import MethodConfig
 from spaced_kd.config.names import (
     AUTO,
+    FEEDBACK_INTERVALS,
     INTERVALS,
     LEADING,
     NO_TEACHER,
@@ -62,6 +63,7 @@ __all__ = [
     "CheckpointConfig",
     "Config",
     "DataConfig",
+    "FEEDBACK_INTERVALS",
     "FIXED_TEACHER_CHOICES",
     "INTERVALS",
     "LEADING",

@@ -49,5 +49,8 @@ PLANS = (
 OPEN_LOOP_INTERVALS = ("linear", "expanding", "random")
 """Keys of spaced_kd.intervals.OPEN_LOOP: intervals that change as planned."""
 
-INTERVALS = ("constant", *OPEN_LOOP_INTERVALS)
+FEEDBACK_INTERVALS = ("gap", "plateau")
+"""Intervals that a run decides on by what it measures."""
+
+INTERVALS = ("constant", *OPEN_LOOP_INTERVALS, *FEEDBACK_INTERVALS)
 """What `interval_schedule` may say of a spaced student."""

@@ -74,17 +74,38 @@ class StudentConfig(MethodConfig):
     )
     final_interval_epochs: float = option(
         0.0,
-        "where the interval ends (linear), the longest one (expanding), the other end "
-        "of its range (random), epochs; for interval_schedule other than constant",
+        "where the interval ends (linear), the longest one (expanding, gap, plateau), "
+        "the other end of its range (random), epochs; for interval_schedule other than "
+        "constant",
         low=0.0,
     )
     interval_growth: float = option(
         1.5,
-        "interval_schedule expanding: each interval is so many times the one before",
+        "interval_schedule expanding: each interval is so many times the one before; "
+        "plateau: the next one, where the loss did not fall",
         above=1.0,
     )
     interval_seed: int = option(
         0, "interval_schedule random: seed of the intervals, of all repetitions", low=0
+    )
+    gap_growth: float = option(
+        1.5,
+        "interval_schedule gap: replay when KL(teacher || student) is so many times "
+        "what it was after the last replay",
+        above=1.0,
+    )
+    gap_images: int = option(
+        512,
+        "interval_schedule gap: training images that it is measured on, as many of "
+        "each class, not augmented; at most all",
+        low=1,
+    )
+    plateau_tolerance: float = option(
+        0.01,
+        "interval_schedule plateau: the interval grows unless a replay's mean loss is "
+        "lower by this share than that of the replay before",
+        low=0.0,
+        high=1.0,
     )
     epochs_factor: float = option(
         1.0,
