@@ -38,6 +38,8 @@ USAGE = """Measure the networks of a run, finished or not, and add that to its r
 --options.NAME.FIELD=V  an option of an analysis
 --data_dir=FOLDER       where the run's data lies now
 --num_devices=N         devices to share the work; default: all
+--imports=A,B           modules of your own that register what the run or an analysis
+                        is made of, besides config.imports
 --help                  this, and the options of every analysis
 
 Exit codes: 0 done, 2 flags, 3 data, 4 checkpoint or workdir, 5 locked, 7 storage, 75
@@ -153,6 +155,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     _log.setLevel(logging.INFO)
     try:
+        flags.import_modules(argv)
         values = _parse(argv)
         backend.configure()
         found = analyze(
@@ -208,7 +211,7 @@ def _parse(argv: Sequence[str]) -> absl_flags.FlagValues:
         )
         for name in ("workdir", "analyses"):
             absl_flags.DEFINE_string(name, None, "see USAGE", values)
-        for name in ("networks", "seeds", "data_dir"):
+        for name in ("networks", "seeds", "data_dir", "imports"):
             absl_flags.DEFINE_string(name, "", "see USAGE", values)
         absl_flags.DEFINE_string("at", MOMENTS[0], "see USAGE", values)
         absl_flags.DEFINE_integer(

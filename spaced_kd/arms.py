@@ -4,10 +4,10 @@ Each function returns students by name, for `config.students`; those of self KD 
 spaced_kd/recipes.py.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from spaced_kd.config import TWO_WAY, student
+from spaced_kd.config import INTERVALS, TWO_WAY, student
 
 ConfigDict = Any
 """An `ml_collections.ConfigDict`, whose fields no type checker knows."""
@@ -27,6 +27,33 @@ def interval_sweep() -> dict[str, ConfigDict]:
     }
     limits = {name: student(plan=name) for name in ("online", "offline")}
     return {"baseline": student(plan="none")} | limits | spaced
+
+
+def adaptive(epochs: Sequence[float]) -> dict[str, ConfigDict]:
+    """Return students of constant intervals, and one of each varying one among them.
+
+    Args:
+      epochs: the constant intervals, rising; the first and the last are the range of
+        those that vary.
+    """
+    constant = {
+        _named("spaced", interval): student(
+            plan="spaced", space_interval_epochs=interval
+        )
+        for interval in epochs
+    }
+    varying = {
+        name: student(
+            plan="spaced",
+            space_interval_epochs=epochs[0],
+            interval_schedule=name,
+            final_interval_epochs=epochs[-1],
+        )
+        for name in INTERVALS
+        if name != "constant"
+    }
+    limits = {name: student(plan=name) for name in ("online", "offline")}
+    return {"baseline": student(plan="none")} | limits | constant | varying
 
 
 def loss_swap(field: str, losses: Iterable[str]) -> dict[str, ConfigDict]:

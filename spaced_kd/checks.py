@@ -5,6 +5,8 @@ Each function raises a ConfigError of one line: what, the value, what to do.
 
 from spaced_kd import registry
 from spaced_kd.config import (
+    FEEDBACK_INTERVALS,
+    LEADING,
     NO_TEACHER,
     TWO_WAY,
     WITH_BRANCHES,
@@ -22,7 +24,7 @@ from spaced_kd.methods.base import Method
 from spaced_kd.models import MODELS
 from spaced_kd.parallel import SeedGroup
 from spaced_kd.state import BRANCHES, SOFT_HEAD
-from spaced_kd.types import ENSEMBLE, ModelOutput
+from spaced_kd.types import ENSEMBLE, Dataset, ModelOutput, Split
 
 
 def networks_named(config: Config) -> None:
@@ -56,6 +58,53 @@ def networks_named(config: Config) -> None:
                 f"{field} needs a teacher, but config.teacher.model='none'; name a "
                 "model there, or set method='self_kd' or plan='none'."
             )
+
+
+def feedback(config: Config, dataset: Dataset) -> None:
+    """Refuse intervals that follow what is measured where that cannot be decided."""
+    for name, student in config.students.items():
+        if student.plan == "spaced" and student.interval_schedule in FEEDBACK_INTERVALS:
+            field = f"config.students.{name}"
+            _feedback_of_one(config, student, field)
+            streamed = not isinstance(dataset.train, Split)
+            if student.interval_schedule == "gap" and streamed:
+                raise ConfigError(
+                    f"{field}.interval_schedule='gap' measures on training images in "
+                    f"memory, but those of {dataset.name} come as files; take "
+                    "'plateau', or a schedule without feedback."
+                )
+
+
+def _feedback_of_one(config: Config, student: StudentConfig, field: str) -> None:
+    what = f"{field}.interval_schedule='{student.interval_schedule}'"
+    if config.num_seeds != 1:
+        raise ConfigError(
+            f"{what} decides by what a repetition measures, and the config.num_seeds="
+            f"{config.num_seeds} of a run share one plan; set num_seeds=1, and run the "
+            "seeds as separate runs (--config.seed=...)."
+        )
+    if student.method in (*LEADING, *WITHOUT_TEACHER):
+        raise ConfigError(
+            f"{what} is about how far the run's teacher is ahead, and method="
+            f"'{student.method}' does not follow it; take a schedule without feedback."
+        )
+    if config.teacher.stage:
+        raise ConfigError(
+            f"{what} waits for a teacher that trains, but config.teacher.stage brings "
+            "a trained one; take plan='online'."
+        )
+    if student.remainder != "flush":
+        raise ConfigError(
+            f"{what} needs as many updates whatever is decided, because learning rates "
+            f"depend on their number; set {field}.remainder='flush', not "
+            f"'{student.remainder}'."
+        )
+    if student.replay_fraction != 1.0:
+        raise ConfigError(
+            f"{what} needs as many updates whatever is decided, and {field}."
+            f"replay_fraction={student.replay_fraction:g} rounds in every replay; "
+            "set it to 1."
+        )
 
 
 def _teacher(config: Config) -> None:

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spaced_kd import schedule, steps, streamed
-from spaced_kd.evaluate import make_predict
+from spaced_kd import losses, schedule, steps, streamed
+from spaced_kd.evaluate import balanced_rows, make_predict
 from spaced_kd.experiment import Experiment
 from spaced_kd.feeds import Feed, Resident
 from spaced_kd.parallel import SeedGroup, data_parallel
-from spaced_kd.schedule import Evaluate, Lockstep, Replay, Segment
+from spaced_kd.schedule import Lockstep, Replay, Segment
 from spaced_kd.state import Frozen, NetState, SeedState
 from spaced_kd.types import Device, Predictions, Split
 
@@ -32,6 +32,7 @@ class Engine:
         self._programs: dict[Any, Any] = {}
         self._whole = _usual_lengths(experiment)
         self._tests: dict[tuple[Device, ...], jax.Array] = {}
+        self._gauges: dict[Any, jax.Array] = {}
         self._feed = make_feed(experiment)
 
     def advance(
@@ -82,7 +83,7 @@ class Engine:
         """Return one training tick of each kind in the plan, of its usual length."""
         found: dict[Any, Segment] = {}
         for tick in self._experiment.ticks:
-            if isinstance(tick, Evaluate):
+            if not isinstance(tick, Segment):
                 continue
             if tick.stop - tick.start == self._whole[_kind(tick)]:
                 found.setdefault(_kind(tick), tick)
@@ -105,6 +106,37 @@ class Engine:
         count = len(test.label)
         return jax.tree.map(lambda *parts: jnp.concatenate(parts)[:count], *found)
 
+    def gap(self, state: SeedState, student: str) -> float:
+        """Return how far a student is from its teacher on images that both train on.
+
+        Mean KL(teacher || student) at temperature 1 in nats, in eval mode, over
+        `gap_images` training images without augmentation. Waits for the devices.
+
+        Args:
+          state: of the only repetition.
+          student: its name.
+        """
+        settings = self._experiment.config.students[student]
+        group, train = self._experiment.group_of(0), self._experiment.dataset.train
+        assert isinstance(train, Split), "refused when the run was built"
+        rows = balanced_rows(np.asarray(train.label), settings.gap_images)
+        cache_key = group.devices, len(rows)
+        if cache_key not in self._gauges:
+            self._gauges[cache_key] = group.put(train.image[rows])
+        images = self._gauges[cache_key]
+
+        def logits_of(network: str, weights: str) -> jax.Array:
+            program = self._predict_program(group, network, len(rows))
+            return program(state[network].weighing(weights), images).logits
+
+        taught = logits_of("teacher", settings.teacher_weights)
+        return float(_mean_kl(logits_of(student, "live"), taught))
+
+    def follow(self, experiment: Experiment) -> None:
+        """Go on with another plan of the same run, by the programs of the first one."""
+        self._experiment = experiment
+        self._feed.follow(experiment)
+
     def close(self) -> None:
         """Stop reading ahead; what comes next may still be asked for."""
         self._feed.close()
@@ -125,7 +157,7 @@ class Engine:
     def _predict_program(self, group: SeedGroup, network: str, num_examples: int):
         config, networks = self._experiment.config, self._networks[group.axis]
         model = networks.model(network).clone(with_maps=False)
-        cache_key = ("predict", group.devices, model)
+        cache_key = ("predict", group.devices, model, num_examples)
         if cache_key not in self._programs:
             self._programs[cache_key] = make_predict(
                 model,
@@ -195,6 +227,11 @@ class Engine:
         return self._tests[group.devices]
 
 
+@jax.jit
+def _mean_kl(logits: jax.Array, teacher_logits: jax.Array) -> jax.Array:
+    return losses.kl_divergence(logits, teacher_logits, 1.0).mean()
+
+
 def _frozen(state: SeedState, segment: Segment, weights: str) -> Frozen:
     """Return who stands still in a segment: a replay's teacher, or the tutor.
 
@@ -228,7 +265,7 @@ def _usual_lengths(experiment: Experiment) -> dict[Any, int]:
     """Return for each kind of tick the length that covers most of its steps."""
     covered: dict[Any, collections.Counter[int]] = {}
     for tick in experiment.ticks:
-        if not isinstance(tick, Evaluate):
+        if isinstance(tick, Segment):
             length = tick.stop - tick.start
             covered.setdefault(_kind(tick), collections.Counter())[length] += length
     return {kind: lengths.most_common(1)[0][0] for kind, lengths in covered.items()}

@@ -9,6 +9,11 @@ class SpacedKDError(Exception):
     """Base of every error a user can cause or meet; the message is one line."""
 
     code = 1
+    kind = "error"
+
+    def _render_traceback_(self) -> list[str]:
+        # IPython's own question: what a notebook shows instead of a traceback.
+        return [f"{self.kind}: {self}"]
 
 
 class ConfigError(SpacedKDError):
@@ -63,6 +68,7 @@ class Interrupted(SpacedKDError):
     """Stopped by a signal; the same command continues from the last checkpoint."""
 
     code = 75
+    kind = "stopped"
 
 
 def one_line(error: Exception) -> str:

@@ -66,6 +66,23 @@ def make_predict(
     return predict
 
 
+def balanced_rows(labels: np.ndarray, count: int) -> np.ndarray:
+    """Return rising rows of a split, as many of each class as can be.
+
+    The first ones of every class; where the count does not divide, or a class is
+    short, lower classes have one more, or the others fill up.
+
+    Args:
+      labels: [N] integers.
+      count: rows wanted; at most N are there.
+    """
+    rank = np.empty(len(labels), np.int64)
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        rank[own] = np.arange(len(own))
+    return np.sort(np.lexsort((labels, rank))[:count])
+
+
 @functools.partial(jax.jit, static_argnames="quote")
 def measure(
     found: Predictions,

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from spaced_kd import checks, schedule, stream_memory
+from spaced_kd import checks, intervals, schedule, stream_memory
 from spaced_kd import config as config_lib
 from spaced_kd.config import (
     AUTO,
@@ -24,6 +24,7 @@ from spaced_kd.config import (
 from spaced_kd.data.augment_spec import AugmentSpec, spec_of
 from spaced_kd.data.stream import Stream
 from spaced_kd.errors import ConfigError
+from spaced_kd.intervals import Decision
 from spaced_kd.keys import SeedKeys, seed_keys
 from spaced_kd.methods import make_method
 from spaced_kd.methods.base import Method, Sizes
@@ -32,7 +33,7 @@ from spaced_kd.models.base import Model
 from spaced_kd.models.pair import Pair, make_pair
 from spaced_kd.optim import learning_rate_schedule, make_optimizer
 from spaced_kd.parallel import BatchAxis, SeedGroup, choose_devices, seed_groups
-from spaced_kd.schedule import Clock, Evaluate, Segment, Tick
+from spaced_kd.schedule import Clock, Evaluate, Plan, Tick
 from spaced_kd.state import SeedState, fixed_state, init_state
 from spaced_kd.steps import Student, Teacher
 from spaced_kd.types import Dataset, Device, ModelOutput, Split, Variables, shape_of
@@ -61,7 +62,7 @@ class Experiment:
 
     clock: the stream's, up to the teacher's end; a student's own may end elsewhere.
     groups: which repetitions run together, and where. streams: by repetition.
-    plan: uncut segments. ticks: the plan cut up, with evaluations; an index into it is
+    plan: uncut. ticks: the plan cut up, with evaluations; an index into it is
     the run's position. updates: network -> updates in the whole run. spec: what is
     done to images. streamed: whether training images are read for every use.
     """
@@ -71,7 +72,7 @@ class Experiment:
     groups: tuple[SeedGroup, ...]
     streams: tuple[Streams, ...]
     clock: Clock
-    plan: tuple[Segment, ...]
+    plan: Plan
     ticks: tuple[Tick, ...]
     updates: dict[str, int]
     spec: AugmentSpec
@@ -204,17 +205,11 @@ def build(config: Config, dataset: Dataset) -> Experiment:
     stream = streams[0].teacher
     clock = Clock(stream.steps_per_epoch, config.num_epochs)
     checks.networks_named(config)
-    has_teacher = config.teacher.model != NO_TEACHER
     streamed = _is_streamed(data, dataset)
-    # Reading images again costs more than compiling more programs.
     fixed = bool(config.teacher.stage)
-    plan = schedule.make_plan(
-        config.students, clock, teacher=has_teacher and not fixed, together=streamed
-    )
+    checks.feedback(config, dataset)
+    plan, ticks = _planned(config, clock, streamed, {})
     updates = schedule.updates(plan)
-    ticks = schedule.cut(
-        plan, config.chunk_steps, config.eval_every_epochs * clock.steps_per_epoch
-    )
     if fixed:
         updates, ticks = {"teacher": 0} | updates, (Evaluate("teacher"), *ticks)
     experiment = Experiment(
@@ -239,6 +234,43 @@ def build(config: Config, dataset: Dataset) -> Experiment:
     _check_memory(experiment)
     _check_networks(experiment)
     return experiment
+
+
+def decided(
+    experiment: Experiment, decisions: Mapping[str, Sequence[Decision]]
+) -> Experiment:
+    """Return the run with the plan that follows from what was decided so far.
+
+    Args:
+      experiment: the run.
+      decisions: of every student with feedback, in order.
+    """
+    chosen = {name: intervals.choices(own) for name, own in decisions.items()}
+    config, clock = experiment.config, experiment.clock
+    plan, ticks = _planned(config, clock, experiment.streamed, chosen)
+    return dataclasses.replace(experiment, plan=plan, ticks=ticks)
+
+
+def _planned(
+    config: Config,
+    clock: Clock,
+    streamed: bool,
+    chosen: Mapping[str, Sequence[bool]],
+) -> tuple[Plan, tuple[Tick, ...]]:
+    """Return the plan and its ticks, after what feedback has chosen so far."""
+    trains = config.teacher.model != NO_TEACHER and not config.teacher.stage
+    # Reading images again costs more than compiling more programs: together.
+    plan = schedule.make_plan(
+        config.students, clock, teacher=trains, together=streamed, decisions=chosen
+    )
+    # Whatever is decided, replays are made of whole quanta.
+    quanta = {
+        name: schedule.interval_steps(name, student, clock)
+        for name, student in config.students.items()
+        if schedule.is_fed_back(student)
+    }
+    every = config.eval_every_epochs * clock.steps_per_epoch
+    return plan, schedule.cut(plan, config.chunk_steps, every, quanta)
 
 
 def devices(experiment: Experiment) -> set[Device]:

@@ -43,6 +43,7 @@ USAGE = """Write one student of a run as safetensors, with a model card.
 --out=FOLDER       gets student.safetensors and README.md; made if missing
 --which=last|best  newest checkpoint (default), or best epoch on the test set
 --seed=N           which repetition; default: the run's first
+--imports=A,B      modules of your own that register the network, besides config.imports
 
 Exit codes: 0 done, 2 flags, 4 checkpoint or workdir, 6 non-finite, 7 storage.
 """
@@ -86,6 +87,7 @@ def export_student(
         )
     stored, plan = read_json(workdir / "config.json"), read_json(workdir / "plan.json")
     config = stored["config"]
+    registry.import_modules(config.get("imports", ""))
     fields = registry.lookup(config["students"], student, "--student")
     repetition = _repetition(config, seed)
     about = _about(workdir, fields, plan) | {
@@ -187,6 +189,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
+        flags.import_modules(argv)
         values = _parse(argv)
         backend.configure()
         path = export_student(
@@ -214,6 +217,7 @@ def _define(values: absl_flags.FlagValues) -> None:
     for name in _NEEDED:
         absl_flags.DEFINE_string(name, None, "see USAGE", values)
     absl_flags.DEFINE_string("which", "last", "see USAGE", values)
+    absl_flags.DEFINE_string("imports", "", "see USAGE", values)
     absl_flags.DEFINE_integer("seed", None, "see USAGE", flag_values=values)
 
 

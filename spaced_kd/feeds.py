@@ -35,6 +35,10 @@ class Feed(Protocol):
         """Learn what the group's program will return for the last piece."""
         ...
 
+    def follow(self, experiment: Experiment) -> None:
+        """Go on with another plan of the same run."""
+        ...
+
     def close(self) -> None:
         """Let go of threads and memory; a later `piece` takes them again."""
         ...
@@ -59,6 +63,10 @@ class Resident:
 
     def started(self, group: SeedGroup, outputs: object) -> None:
         """Nothing waits: no data are brought."""
+
+    def follow(self, experiment: Experiment) -> None:
+        """Keep the data: they are those of every plan."""
+        self._experiment = experiment
 
     def close(self) -> None:
         """Keep the data, which cost nothing while nothing runs."""

@@ -8,7 +8,8 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from spaced_kd.errors import ConfigError, Interrupted, SpacedKDError
+from spaced_kd import registry
+from spaced_kd.errors import ConfigError, SpacedKDError
 
 Define = Callable[[flags.FlagValues], None]
 
@@ -16,6 +17,18 @@ Define = Callable[[flags.FlagValues], None]
 def wants_help(argv: Sequence[str]) -> bool:
     """Whether the arguments ask for the usage text."""
     return any(argument in ("-h", "-help", "--help") for argument in argv[1:])
+
+
+def import_modules(argv: Sequence[str]) -> None:
+    """Import what `--imports=A,B` names: before the flags, some of which it may add.
+
+    Raises:
+      ConfigError: a module cannot be imported.
+    """
+    for argument in argv[1:]:
+        name, _, value = argument.lstrip("-").partition("=")
+        if name == "imports":
+            registry.import_modules(value, "--imports")
 
 
 def parse(argv: Sequence[str], define: Define) -> flags.FlagValues:
@@ -88,8 +101,7 @@ def parse_config(
 
 def report(error: SpacedKDError) -> int:
     """Print an error's one line to standard error; return its exit code."""
-    kind = "stopped" if isinstance(error, Interrupted) else "error"
-    print(f"{kind}: {error}", file=sys.stderr)
+    print(f"{error.kind}: {error}", file=sys.stderr)
     return error.code
 
 

@@ -81,10 +81,10 @@ def _snapshots(parts: Experiment, state: SeedState) -> int:
     places = snapshots.places(parts.ticks, parts.config.checkpoint.snapshot_every)
     updates, kept = dict.fromkeys(parts.updates, 0), set()
     for place, tick in enumerate(parts.ticks):
-        if not isinstance(tick, Evaluate):
+        if isinstance(tick, Segment):
             for name, rate in schedule.rates_of(tick).items():
                 updates[name] += rate * (tick.stop - tick.start)
-        elif place in places:
+        elif isinstance(tick, Evaluate) and place in places:
             beside = {tick.network, "teacher"} & set(state)
             kept |= {(name, updates[name]) for name in beside}
     size = {name: num_bytes(snapshots.content(net)) for name, net in state.items()}
@@ -120,7 +120,7 @@ def _train_bytes(parts: Experiment) -> int:
 
 def _piece_bytes(parts: Experiment, group: SeedGroup) -> int:
     """Return the most bytes of streamed images that a program reads on one device."""
-    ticks = (tick for tick in parts.ticks if not isinstance(tick, Evaluate))
+    ticks = (tick for tick in parts.ticks if isinstance(tick, Segment))
     return max(_read_bytes(parts, group, tick) for tick in ticks)
 
 

@@ -1,10 +1,23 @@
 """What a run costs, counted from its plan: passes, images, and plan.json."""
 
+import collections
+import itertools
+import math
+
 from spaced_kd import schedule, steps
 from spaced_kd.config import LEADING, NO_TEACHER, Config
 from spaced_kd.experiment import Experiment, Networks
 from spaced_kd.parallel import BatchAxis
-from spaced_kd.schedule import METHOD, REPLAY, Evaluate, Lockstep, Replay, Tick
+from spaced_kd.schedule import (
+    METHOD,
+    REPLAY,
+    Decide,
+    Evaluate,
+    Lockstep,
+    Replay,
+    Segment,
+    Tick,
+)
 
 
 def tick_costs(parts: Experiment) -> list[float]:
@@ -15,7 +28,7 @@ def tick_costs(parts: Experiment) -> list[float]:
 
 def tick_images(parts: Experiment, tick: Tick) -> int:
     """Return how many training images a tick feeds, once for every update."""
-    if isinstance(tick, Evaluate):
+    if not isinstance(tick, Segment):
         return 0
     updates = sum(schedule.rates_of(tick).values()) * parts.config.num_seeds
     return (tick.stop - tick.start) * parts.config.data.batch_size * updates
@@ -25,21 +38,39 @@ def _cost(parts: Experiment, networks: Networks, tick: Tick) -> float:
     seeds = parts.config.num_seeds
     if isinstance(tick, Evaluate):
         return seeds * len(parts.dataset.test.label) / parts.config.data.batch_size
+    if isinstance(tick, Decide):
+        return decision_images(parts, tick.student) / parts.config.data.batch_size
     per_step = steps.passes_per_step(tick, networks.teacher, networks.students).values()
     return seeds * (tick.stop - tick.start) * sum(f + 2.0 * b for f, b in per_step)
+
+
+def decision_images(parts: Experiment, name: str) -> int:
+    """Return how many images pass a network forward for one look of feedback.
+
+    Of `gap` as many through the teacher as through the student; of `plateau` none.
+    """
+    student = parts.config.students[name]
+    if student.interval_schedule != "gap":
+        return 0
+    return 2 * min(student.gap_images, len(parts.dataset.train.label))
 
 
 def describe_plan(parts: Experiment) -> dict:
     """Return plan.json: who trains on what, and what it costs, in batches.
 
-    "input" is what the networks see: [H, W, C] of an image, how an evaluation brings
-    images to that size (`config.data`), mean and standard deviation that normalise
-    pixels in [0, 1], and the number of classes.
+    "decisions" are the looks of feedback; their passes, in batches rounded up, are part
+    of "forward_passes". "input" is what the networks see: [H, W, C] of an image, how an
+    evaluation brings images to that size (`config.data`), mean and standard deviation
+    that normalise pixels in [0, 1], and the number of classes.
     """
     networks_of_run = parts.networks(BatchAxis())
     passes = {name: [0, 0] for name in parts.updates}
+    looks = collections.Counter(
+        tick.student for tick in parts.plan if isinstance(tick, Decide)
+    )
     segments = []
-    for segment in parts.plan:
+    trained = [segment for segment in parts.plan if isinstance(segment, Segment)]
+    for segment in trained:
         length = segment.stop - segment.start
         per_step = steps.passes_per_step(
             segment, networks_of_run.teacher, networks_of_run.students
@@ -79,10 +110,20 @@ def describe_plan(parts: Experiment) -> dict:
             "space_interval_steps": interval,
             "plan": student.plan if student else None,
         }
+        if student and schedule.varies(student):
+            images = looks[name] * decision_images(parts, name)
+            measuring = math.ceil(images / parts.config.data.batch_size)
+            networks[name]["forward_passes"] += measuring
+            networks[name] |= {
+                "interval_schedule": student.interval_schedule,
+                "intervals_steps": intervals_of(parts, name),
+                "decisions": looks[name],
+                "decision_forward_passes": measuring,
+            }
     return {
         "steps_per_epoch": parts.clock.steps_per_epoch,
         "batch_size": parts.config.data.batch_size,
-        "total_steps": max(segment.stop for segment in parts.plan),
+        "total_steps": max(segment.stop for segment in trained),
         "order": [n for n in ("teacher", *parts.config.students) if n in networks],
         "input": {
             "image_shape": list(parts.image_shape),
@@ -97,6 +138,16 @@ def describe_plan(parts: Experiment) -> dict:
         "networks": networks,
         "segments": segments,
     }
+
+
+def intervals_of(parts: Experiment, name: str) -> list[int]:
+    """Return a spaced student's intervals in steps of the stream, in order."""
+    ends = [
+        segment.teacher_step
+        for segment in parts.plan
+        if isinstance(segment, Replay) and segment.student == name
+    ]
+    return [stop - start for start, stop in itertools.pairwise([0, *ends])]
 
 
 def summary(parts: Experiment) -> list[str]:
@@ -116,9 +167,12 @@ def summary(parts: Experiment) -> list[str]:
             steps_ahead = schedule.interval_steps(name, student, own)
             line += f", interval {student.space_interval_epochs:g} epochs = "
             line += f"{steps_ahead:,} steps"
+            if schedule.varies(student):
+                line += f" at first ({student.interval_schedule})"
         rounds, left = _rounds_and_left(parts, name, own.total_steps)
         if rounds:
-            line += f", {rounds} replay{'s' if rounds > 1 else ''}"
+            least = "at least " * schedule.is_fed_back(student)
+            line += f", {least}{rounds} replay{'s' if rounds > 1 else ''}"
         if left:
             what = "replayed" if student.method in LEADING else "learned"
             line += f"; {left:,} batches of the stream are never {what}"

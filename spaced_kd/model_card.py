@@ -170,11 +170,6 @@ def _resizing(about: Mapping[str, Any]) -> str:
 def _facts(about, config, student, results: Results, variables) -> dict[str, Any]:
     net = results.students[about["student"]]
     count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-    interval = "none"
-    if net.space_interval_steps is not None:
-        interval = (
-            f"{net.space_interval_epochs:g} epochs = {net.space_interval_steps:,} steps"
-        )
     epochs = f"{student['epochs_factor'] * config['num_epochs']:g}"
     taught = student["method"] not in WITHOUT_TEACHER
     taught = taught and not config["teacher"].get("stage")
@@ -184,7 +179,7 @@ def _facts(about, config, student, results: Results, variables) -> dict[str, Any
         "classes": about["num_classes"],
         "architecture options": options or "none",
         "plan": student["plan"],
-        "space interval": interval,
+        "space interval": net.interval() or "none",
         "compat": config["compat"],
         f"epochs of the {'teacher' if taught else 'stream'}": epochs,
         "batch": config["data"]["batch_size"],

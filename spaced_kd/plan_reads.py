@@ -18,7 +18,7 @@ from spaced_kd.data import host_crop
 from spaced_kd.data.host_crop import Draws
 from spaced_kd.experiment import Experiment
 from spaced_kd.parallel import SeedGroup
-from spaced_kd.schedule import Evaluate, Segment
+from spaced_kd.schedule import Segment
 from spaced_kd.types import Split, shape_of
 from spaced_kd.views import View, views_of
 
@@ -57,7 +57,7 @@ class PlanReads:
         self._runs = [
             (group, tick)
             for tick in experiment.ticks
-            if not isinstance(tick, Evaluate)
+            if isinstance(tick, Segment)
             for group in experiment.groups
         ]
         lengths = (tick.stop - tick.start for _, tick in self._runs)

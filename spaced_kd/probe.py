@@ -14,7 +14,7 @@ from spaced_kd import experiment, ledger
 from spaced_kd.engine import Engine
 from spaced_kd.experiment import Experiment
 from spaced_kd.probe_streamed import StreamedTimer, with_head
-from spaced_kd.schedule import METHOD, Evaluate, Member, Replay, Segment, Tick
+from spaced_kd.schedule import METHOD, Decide, Evaluate, Member, Replay, Segment, Tick
 from spaced_kd.state import NetState, SeedState
 from spaced_kd.types import Split
 
@@ -50,6 +50,9 @@ def kind_of(tick: Tick) -> Kind:
     match tick:
         case Evaluate():
             return Kind("evaluation", tick.network)
+        case Decide():
+            # It passes images forward, as an evaluation does.
+            return Kind("evaluation", tick.student)
         case Replay():
             return Kind("replay", tick.student)
     teacher = ["teacher"] if tick.teacher else []
@@ -149,13 +152,17 @@ class Probe:
         self._states = experiment.init_states(self._parts)
         jax.block_until_ready(self._states)
         deadline = self._clock() + budget_seconds
-        costs = dict(
-            zip(self._parts.ticks, ledger.tick_costs(self._parts), strict=True)
-        )
+        costs = {
+            tick: cost
+            for tick, cost in zip(
+                self._parts.ticks, ledger.tick_costs(self._parts), strict=True
+            )
+            if not isinstance(tick, Decide)
+        }
         by_kind = {kind_of(tick): tick for tick in reversed(costs)} | self._usual
         found: dict[Kind, Speed] = {}
         # A run with a finished teacher begins with its evaluation.
-        first = next(tick for tick in costs if not isinstance(tick, Evaluate))
+        first = next(tick for tick in costs if isinstance(tick, Segment))
         for kind in dict.fromkeys(map(kind_of, (first, *costs))):
             tick = by_kind[kind]
             end = deadline + self._streamed.warm_up_seconds

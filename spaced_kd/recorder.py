@@ -14,6 +14,7 @@ import numpy as np
 from spaced_kd import schedule, seals
 from spaced_kd.engine import ChunkMetrics
 from spaced_kd.errors import NonFiniteError
+from spaced_kd.intervals import Decision
 from spaced_kd.results import metric_prefix
 from spaced_kd.schedule import Lockstep, Segment
 from spaced_kd.seals import Seal
@@ -97,7 +98,10 @@ class Recorder:
         self._log.truncate(offsets.metrics, offsets.seals.get(METRICS))
         self._timings.truncate(offsets.timings, offsets.seals.get(TIMINGS))
         rows = read_rows(workdir / METRICS)
-        self.rows: list[Row] = [row for row in rows if row["phase"] == "eval"]
+        self.rows: list[Row] = []
+        self._replayed: dict[str, list[tuple[int, float]]] = {}
+        for row in rows:
+            self._remember(row)
         self._board = TensorBoard(workdir / "tensorboard", rows)
         self._seeds = seeds
         self._steps_per_epoch = steps_per_epoch
@@ -125,6 +129,36 @@ class Recorder:
         moved = {n: counts[n] for n in (network, "teacher") if n in counts}
         by_network = [{network: values} for values in measured]
         self._exchange(_Pending(tick, "eval", moved, {}, by_network, 0))
+
+    def replay_losses(self, student: str) -> list[tuple[int, float]]:
+        """Return (updates so far, mean loss) of every replay tick, in order.
+
+        Of a run with one repetition; the last tick must have been written.
+        """
+        return self._replayed.get(student, [])
+
+    def decision(
+        self, tick: int, student: str, counts: dict[str, int], decision: Decision
+    ) -> None:
+        """Take what a look of feedback found; what came before has been written."""
+        step, start = counts[student], f"decide/{metric_prefix(student)}"
+        row = {
+            "tick": tick,
+            "seed": self._seeds[0],
+            "network": student,
+            "phase": "decide",
+            "step": step,
+            "epoch": step / self._steps_per_epoch,
+            "teacher_step": decision.step,
+            f"{start}measured": decision.measured,
+            f"{start}waited_steps": decision.waited,
+        }
+        if decision.threshold is not None:
+            row[f"{start}threshold"] = decision.threshold
+        if decision.replay is not None:
+            row[f"{start}replay"] = int(decision.replay)
+        self._board.write(self._log.append(row))
+        self._took(tick, "decide", 0)
 
     def write_pending(self) -> None:
         """Fetch and write the rows of the last tick.
@@ -160,15 +194,26 @@ class Recorder:
         for row in rows:
             clean = self._log.append(row)
             self._board.write(clean)
-            if old.phase == "eval":
-                self.rows.append(clean)
+            self._remember(clean)
+        self._took(old.tick, old.phase, old.images)
+
+    def _remember(self, row: Row) -> None:
+        """Keep what the run itself looks back at."""
+        name = row["network"]
+        loss = row.get(f"{metric_prefix(name)}loss")
+        if row["phase"] == "eval":
+            self.rows.append(row)
+        elif row["phase"] == "replay" and loss is not None:
+            self._replayed.setdefault(name, []).append((row["step"], loss))
+
+    def _took(self, tick: int, phase: str, images: int) -> None:
         now = self._clock()
         self._timings.append(
             {
-                "tick": old.tick,
-                "phase": old.phase,
+                "tick": tick,
+                "phase": phase,
                 "seconds": now - self._since,
-                "images": old.images,
+                "images": images,
             }
         )
         self._since = now

@@ -36,6 +36,8 @@ class NetworkResult:
     forward_passes, backward_passes: batches.
     quoted: whose the other values are, of a network with several exits. exits: what
       each of these reaches; {} for a network that has one.
+    interval_schedule, intervals_steps: what changed the space interval, and all of
+      them; None and () where it stayed, and `space_interval_steps` is it.
     acc1_last_minus: by reference; where there is a difference to take.
     """
 
@@ -57,11 +59,23 @@ class NetworkResult:
     backward_passes: int
     quoted: str | None = None
     exits: dict[str, ExitResult] = dataclasses.field(default_factory=dict)
+    interval_schedule: str | None = None
+    intervals_steps: tuple[int, ...] = ()
     acc1_last_minus: dict[str, Difference] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-able values."""
         return dataclasses.asdict(self)
+
+    def interval(self) -> str:
+        """Return the space interval in words, or how it varied; "" without one."""
+        if self.interval_schedule:
+            least, most = min(self.intervals_steps), max(self.intervals_steps)
+            return f"{self.interval_schedule}, {least:,} to {most:,} steps"
+        if self.space_interval_steps is None:
+            return ""
+        epochs, steps = self.space_interval_epochs, self.space_interval_steps
+        return f"{epochs:g} epochs = {steps:,} steps"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,8 +188,8 @@ class Results:
         return self.table()
 
     def _row(self, name: str, net: NetworkResult) -> tuple[str, ...]:
-        interval = "-"
-        if net.space_interval_steps is not None:
+        interval = net.interval() or "-"
+        if net.space_interval_steps is not None and not net.interval_schedule:
             interval = f"{net.space_interval_epochs:g} / {net.space_interval_steps:,}"
         return (
             name + ("" if net.complete else " *"),
@@ -351,6 +365,8 @@ def _network(
         backward_passes=ledger["backward_passes"],
         quoted=exits.quoted(student, found),
         exits=found,
+        interval_schedule=ledger.get("interval_schedule"),
+        intervals_steps=tuple(ledger.get("intervals_steps", ())),
     )
 
 

@@ -13,6 +13,10 @@ A student that is its own teacher (self KD) trains the deepest exit alone, as a 
 would, on every batch that it does not meet in lockstep, and replays as others do (paper
 Alg. 4).
 
+A student whose interval changes with what the run measures makes the plan a function of
+what was decided so far: a tick `Decide` stands wherever the run looks, and beyond the
+next one the plan assumes that the student waits.
+
 `SCHEDULES` maps a plan's name to a function that returns a `Course`; `make_plan` merges
 the courses of all students on the one clock of the stream and `cut` divides them into
 ticks.
@@ -23,14 +27,18 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+from spaced_kd import intervals
 from spaced_kd.config import (
+    FEEDBACK_INTERVALS,
     LEADING,
     TWO_WAY,
     WITHOUT_TEACHER,
     StudentConfig,
     space_interval_steps,
+    whole_steps,
 )
 from spaced_kd.errors import ConfigError
+from spaced_kd.intervals import Look
 
 
 class Span(NamedTuple):
@@ -88,19 +96,29 @@ class Evaluate(NamedTuple):
     network: str
 
 
+class Decide(NamedTuple):
+    """Look whether a student replays now what it has gathered (`intervals.Look`)."""
+
+    student: str
+    look: Look
+
+
 Segment = Lockstep | Replay
-Tick = Segment | Evaluate
+Tick = Segment | Evaluate | Decide
+Plan = tuple[Segment | Decide, ...]
 
 
 class Course(NamedTuple):
     """One student's part of the plan.
 
     lockstep: (steps of the stream, how the student takes part).
-    replays: (step of the stream at which, batches), in order.
+    replays: (step of the stream at which, batches), in order. looks: when feedback
+    looks at the student.
     """
 
     lockstep: tuple[tuple[Span, Member], ...] = ()
     replays: tuple[tuple[int, Span], ...] = ()
+    looks: tuple[Look, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,12 +168,32 @@ def interleaved(name: str, student: StudentConfig, clock: Clock) -> Course:
 
 
 def spaced(name: str, student: StudentConfig, clock: Clock) -> Course:
-    """Replay the last I batches at every multiple of I (paper Eq. 5, Alg. 2)."""
+    """Replay the last I batches at every multiple of I (paper Eq. 5, Alg. 2).
+
+    Or when the intervals that `interval_schedule` says are over, one after another.
+    """
     interval = interval_steps(name, student, clock)
     whole, first = Span(0, clock.total_steps), interval
+    if varies(student):
+        final = final_interval_steps(name, student, clock)
+        stops = intervals.open_loop(student, interval, final, whole.stop)
+        return Course(replays=_replays(whole, stops, student.remainder))
     if _is_released(student):
         first = _released_triggers(clock, interval)[0]
     return Course(replays=_rounds(whole, interval, student.remainder, first))
+
+
+def _fed_back(
+    name: str, student: StudentConfig, clock: Clock, chosen: Iterable[bool]
+) -> Course:
+    """Replay when feedback said so; see `intervals.feedback`."""
+    first = interval_steps(name, student, clock)
+    final = final_interval_steps(name, student, clock)
+    gauges = student.interval_schedule == "gap"
+    total = clock.total_steps
+    stops, looks = intervals.feedback(first, final, total, chosen, gauges)
+    replays = _replays(Span(0, total), stops, student.remainder)
+    return Course(replays=replays, looks=looks)
 
 
 def offline(name: str, student: StudentConfig, clock: Clock) -> Course:
@@ -216,7 +254,17 @@ SCHEDULES: dict[str, Callable[[str, StudentConfig, Clock], Course]] = {
 }
 
 WITH_INTERVAL = (spaced, constant_ahead, critical_period, lagged)
-"""The schedules that read `space_interval_epochs`."""
+"""The schedules that read `space_interval_epochs`; the first one may vary it."""
+
+
+def is_fed_back(student: StudentConfig) -> bool:
+    """Return whether a student's interval changes with what the run measures."""
+    return varies(student) and student.interval_schedule in FEEDBACK_INTERVALS
+
+
+def varies(student: StudentConfig) -> bool:
+    """Return whether a student's interval changes along training."""
+    return student.plan == "spaced" and student.interval_schedule != "constant"
 
 
 def interval_steps(name: str, student: StudentConfig, clock: Clock) -> int:
@@ -246,6 +294,35 @@ def interval_steps(name: str, student: StudentConfig, clock: Clock) -> int:
     return interval
 
 
+def final_interval_steps(name: str, student: StudentConfig, clock: Clock) -> int:
+    """Return in steps where a varying interval ends, or its upper end.
+
+    Raises:
+      ConfigError: it rounds to zero, is longer than the training, or shorter than the
+        first interval where intervals only grow; or the trigger is the released one.
+    """
+    schedule, epochs = student.interval_schedule, student.final_interval_epochs
+    field = f"config.students.{name}.final_interval_epochs={epochs:g}"
+    if _is_released(student):
+        raise ConfigError(
+            f"config.students.{name}.interval_schedule='{schedule}' changes the "
+            "interval, and trigger='released' counts in equal ones; set "
+            "trigger='interval'."
+        )
+    first = interval_steps(name, student, clock)
+    final = whole_steps(epochs, clock.steps_per_epoch)
+    # Only these two may end below their beginning.
+    least = 1 if schedule in ("linear", "random") else first
+    if least <= final <= clock.total_steps:
+        return final
+    raise ConfigError(
+        f"{field} is {final} of {clock.steps_per_epoch} steps an epoch; "
+        f"interval_schedule='{schedule}' needs {least} to {clock.total_steps} steps: "
+        f"give {math.ceil(1e4 * least / clock.steps_per_epoch) / 1e4:g} to "
+        f"{clock.num_epochs:g}."
+    )
+
+
 def _window(name: str, student: StudentConfig, clock: Clock) -> Span:
     per_epoch = clock.steps_per_epoch
     start = round(student.window_start_epochs * per_epoch)
@@ -263,7 +340,15 @@ def _window(name: str, student: StudentConfig, clock: Clock) -> Span:
 def _rounds(
     window: Span, interval: int, remainder: str, first: int
 ) -> tuple[tuple[int, Span], ...]:
-    stops = list(range(window.start + first, window.stop + 1, interval))
+    stops = range(window.start + first, window.stop + 1, interval)
+    return _replays(window, stops, remainder)
+
+
+def _replays(
+    window: Span, stops: Iterable[int], remainder: str
+) -> tuple[tuple[int, Span], ...]:
+    """Return the replays of a window, one at each stop of what came since the last."""
+    stops = list(stops)
     if remainder == "flush" and window.stop not in stops:
         stops.append(window.stop)
     spans = (Span(*pair) for pair in _pairs([window.start, *stops]))
@@ -331,8 +416,12 @@ def make_plan(
     *,
     teacher: bool = True,
     together: bool = False,
-) -> tuple[Segment, ...]:
+    decisions: Mapping[str, Iterable[bool]] | None = None,
+) -> Plan:
     """Return the uncut plan of a run: Lockstep and Replay segments in execution order.
+
+    And a Decide wherever feedback looks: before a replay that it may call for, or after
+    one. What comes before the next open one does not depend on it.
 
     Students that do not depend on one another in a stretch of the stream, because they
     replay or because there is no teacher, learn it one after another; the order does
@@ -345,19 +434,22 @@ def make_plan(
       together: keep students without a teacher in one segment all the same, so that
         each batch is fetched once. Then a program is compiled for every set of them
         that is at work at one time, not one for each.
+      decisions: of students with feedback, whether they replayed at each look so far
+        (`intervals.choices`).
 
     Raises:
       ConfigError: an interval, window or number of epochs that cannot work.
     """
     courses = {
-        name: _course(name, student, clock, teacher)
+        name: _course(name, student, clock, teacher, (decisions or {}).get(name, ()))
         for name, student in students.items()
     }
     borders = {0, *([clock.total_steps] if teacher else [])}
     for course in courses.values():
         borders.update(edge for span, _ in course.lockstep for edge in span)
         borders.update(at for at, _ in course.replays)
-    segments: list[Segment] = []
+        borders.update(look.step for look in course.looks)
+    segments: list[Segment | Decide] = []
     for start, stop in _pairs(sorted(borders)):
         members = tuple(
             member
@@ -368,16 +460,30 @@ def make_plan(
         leads = teacher and stop <= clock.total_steps
         groups = [members] if leads or together else [(m,) for m in members]
         segments.extend(Lockstep(start, stop, g, leads) for g in groups if g or leads)
+        looks = [
+            Decide(name, look)
+            for name, course in courses.items()
+            for look in course.looks
+            if look.step == stop
+        ]
+        segments.extend(decide for decide in looks if decide.look.waited)
         segments.extend(
             Replay(name, span.start, span.stop, stop)
             for name, course in courses.items()
             for at, span in course.replays
             if at == stop
         )
+        segments.extend(decide for decide in looks if not decide.look.waited)
     return tuple(segments)
 
 
-def _course(name: str, student: StudentConfig, clock: Clock, teacher: bool) -> Course:
+def _course(
+    name: str,
+    student: StudentConfig,
+    clock: Clock,
+    teacher: bool,
+    chosen: Iterable[bool],
+) -> Course:
     own = student_clock(student, clock)
     if teacher and own != clock and student.method not in WITHOUT_TEACHER:
         raise ConfigError(
@@ -391,7 +497,15 @@ def _course(name: str, student: StudentConfig, clock: Clock, teacher: bool) -> C
             f"{clock.total_steps} steps rounds to 0; give at least "
             f"{1 / clock.total_steps:.2g}."
         )
-    course = SCHEDULES[student.plan](name, student, own)
+    kind = SCHEDULES[student.plan]
+    if student.interval_schedule != "constant" and kind in WITH_INTERVAL[1:]:
+        raise ConfigError(
+            f"config.students.{name}.interval_schedule='{student.interval_schedule}' "
+            f"is for plan='spaced', not '{student.plan}'; set it to 'constant'."
+        )
+    if is_fed_back(student):
+        return _fed_back(name, student, own, chosen)
+    course = kind(name, student, own)
     shown = ((at, _shown(name, student, span)) for at, span in course.replays)
     course = course._replace(replays=tuple(shown))
     if student.method in LEADING:
@@ -406,9 +520,14 @@ def student_clock(student: StudentConfig, clock: Clock) -> Clock:
 
 
 def cut(
-    plan: Iterable[Segment], chunk_steps: int, evaluate_every_steps: int
+    plan: Iterable[Segment | Decide],
+    chunk_steps: int,
+    evaluate_every_steps: int,
+    replay_steps: Mapping[str, int] | None = None,
 ) -> tuple[Tick, ...]:
     """Cut a plan into ticks of at most `chunk_steps` steps, with evaluations between.
+
+    In replays of the students in `replay_steps`, of at most so many.
 
     Every network is evaluated whenever its own update count reaches, or with two
     updates a step passes, a multiple of `evaluate_every_steps`, and at its end.
@@ -422,15 +541,21 @@ def cut(
     done = dict.fromkeys(totals, 0)
     ticks: list[Tick] = []
     for segment in plan:
+        if isinstance(segment, Decide):
+            ticks.append(segment)
+            continue
         rates = rates_of(segment)
         position = 0
         length = segment.stop - segment.start
+        most = chunk_steps
+        if isinstance(segment, Replay):
+            most = min(most, (replay_steps or {}).get(segment.student, most))
         while position < length:
             to_evaluation = min(
                 -(-(evaluate_every_steps - done[name] % evaluate_every_steps) // rate)
                 for name, rate in rates.items()
             )
-            size = min(chunk_steps, length - position, to_evaluation)
+            size = min(most, length - position, to_evaluation)
             start = segment.start + position
             ticks.append(segment._replace(start=start, stop=start + size))
             position += size
@@ -453,10 +578,12 @@ def rates_of(segment: Segment) -> dict[str, int]:
     return teacher | {m.student: len(m.updates) for m in segment.members}
 
 
-def updates(plan: Iterable[Segment]) -> dict[str, int]:
+def updates(plan: Iterable[Tick]) -> dict[str, int]:
     """Return how many updates each network gets, the teacher first if there is one."""
     counts: dict[str, int] = {}
     for segment in plan:
+        if not isinstance(segment, Segment):
+            continue
         for name, rate in rates_of(segment).items():
             counts[name] = counts.get(name, 0) + rate * (segment.stop - segment.start)
     return counts

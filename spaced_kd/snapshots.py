@@ -65,8 +65,13 @@ class SnapshotKeeper:
         """Name the folder and the ticks; nothing is written yet."""
         self._root = workdir / FOLDER
         self._seeds = [config.seed + k for k in range(config.num_seeds)]
-        self._places = places(ticks, config.checkpoint.snapshot_every)
+        self._every = config.checkpoint.snapshot_every
+        self.follow(ticks)
         self._taught: set[tuple[int, int]] = set()
+
+    def follow(self, ticks: Sequence[Tick]) -> None:
+        """Go on with another plan of the same run."""
+        self._places = places(ticks, self._every)
 
     def offer(
         self,

@@ -8,7 +8,7 @@ import numpy as np
 from spaced_kd.config import Config, DataConfig
 from spaced_kd.data.read_ahead import affordable
 from spaced_kd.parallel import SeedGroup
-from spaced_kd.schedule import Evaluate, Segment, Tick
+from spaced_kd.schedule import Segment, Tick
 from spaced_kd.types import Dataset, Source, Split
 from spaced_kd.views import views_of
 
@@ -79,4 +79,4 @@ def _train_share(dataset: Dataset) -> float:
 
 
 def _training(ticks: Sequence[Tick]) -> list[Segment]:
-    return [tick for tick in ticks if not isinstance(tick, Evaluate)]
+    return [tick for tick in ticks if isinstance(tick, Segment)]

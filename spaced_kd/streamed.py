@@ -76,6 +76,11 @@ class Streamed:
         """Remember what to wait for before more images are brought."""
         self._running[group.devices].append(jax.tree.leaves(outputs)[0])
 
+    def follow(self, experiment: Experiment) -> None:
+        """Go on with another plan; what was read ahead of the old one is dropped."""
+        self.close()
+        self._experiment, self._reads, self._next = experiment, PlanReads(experiment), 0
+
     def close(self) -> None:
         """End the threads; those amid a step finish it."""
         if self._iterator is not None:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import logging
+import math
 import sys
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from spaced_kd import (
     backend,
     evaluate,
     experiment,
+    intervals,
     ledger,
     progress,
     report,
@@ -33,14 +35,16 @@ from spaced_kd.engine import Engine
 from spaced_kd.errors import (
     CheckpointError,
     Interrupted,
+    NonFiniteError,
     StorageError,
 )
 from spaced_kd.experiment import Experiment
 from spaced_kd.interrupt import StopRequest
+from spaced_kd.intervals import Decision
 from spaced_kd.peers import Peers
 from spaced_kd.recorder import Offsets, Recorder
 from spaced_kd.results import Results
-from spaced_kd.schedule import Evaluate, Replay, Segment, Tick
+from spaced_kd.schedule import Decide, Evaluate, Replay, Segment, Tick
 from spaced_kd.snapshots import SnapshotKeeper
 from spaced_kd.state import SeedState
 from spaced_kd.types import Dataset, Metrics
@@ -119,11 +123,12 @@ class _Runner:
                 if origins:
                     workdir.write_sealed(path / stages.FILE, origins)
                 workdir.write_env(path, len(experiment.devices(parts)))
-                workdir.write_sealed(path / "plan.json", ledger.describe_plan(parts))
                 for line in ledger.summary(parts):
                     _log.info("%s", line)
             agreement.same_run(peers, _identity(parts), path)
-            Loop(parts, path, peers, given).finish(stop)
+            loop = Loop(parts, path, peers, given)
+            loop.write_plan()
+            loop.finish(stop)
             if writes:
                 results.load(path).save(path)
                 report.build(path)
@@ -202,6 +207,8 @@ class Loop:
         self._identity = _identity(parts)
         self._teacher_logits: dict[int, tuple[int, jax.Array]] = {}
         self._labels = jnp.asarray(parts.dataset.test.label)
+        self._decided: dict[str, list[Decision]] = {}
+        self._plan_is_written = False
         saved = self._line.latest()
         agreement.same_checkpoint(self._peers, saved, path)
         offsets = Offsets()
@@ -211,6 +218,8 @@ class Loop:
             self._refuse_foreign(saved)
             self._tick = saved.tick
             offsets = Offsets.of(saved.info)
+            self._decided = _decisions(saved)
+            self._follow()
         self._saved = saved
         if self._writes:
             self._recorder = Recorder(
@@ -220,7 +229,14 @@ class Loop:
                 parts.clock.steps_per_epoch,
             )
             self._best = BestKeeper(path / "best", config, self._recorder.rows)
-            self._snapshots = SnapshotKeeper(path, config, parts.ticks)
+            self._snapshots = SnapshotKeeper(path, config, self._parts.ticks)
+
+    def write_plan(self) -> None:
+        """Write plan.json as far as it is decided, unless that is what it says."""
+        if self._writes and not self._plan_is_written:
+            plan = ledger.describe_plan(self._parts)
+            workdir.write_sealed(self._path / "plan.json", plan)
+            self._plan_is_written = True
 
     def finish(self, stop: StopRequest) -> None:
         """Run the ticks that are left.
@@ -233,45 +249,51 @@ class Loop:
           Interrupted: a signal asked to stop; the state is saved.
           PeerError: the processes do not start from the same state.
         """
-        ticks = self._parts.ticks
-        if self._tick == len(ticks):
+        if self._tick == len(self._parts.ticks):
             _log.info("the run in %s is complete", self._path)
             return
         states = self._states()
         agreement.same_state(self._peers, states)
         counts = _updates_after(self._parts, self._tick)
         costs = ledger.tick_costs(self._parts)
-        done = sum(costs[: self._tick])
+        total, left = sum(costs), sum(costs[self._tick :])
         mode = self._parts.config.progress if self._writes else "none"
-        bar = progress.make_progress(mode, sum(costs))
+        bar = progress.make_progress(mode, total)
         begun = set()
         try:
-            for place in range(self._tick, len(ticks)):
-                tick = ticks[place]
+            while self._tick < len(self._parts.ticks):
+                place, tick = self._tick, self._parts.ticks[self._tick]
                 # For tests, which stop or kill a run at a chosen place.
                 sys.audit("spaced_kd.tick", _label(tick), place)
-                if _label(tick) not in begun and not isinstance(tick, Evaluate):
+                if _label(tick) not in begun and isinstance(tick, Segment):
                     bar.say(f"compiling: {_label(tick)}")
                 begun.add(_label(tick))
                 if isinstance(tick, Evaluate):
                     self._evaluate(place, tick.network, states, counts)
+                elif isinstance(tick, Decide):
+                    self._look(place, tick, states, counts)
+                    # There may now be more to decide, or less.
+                    costs = ledger.tick_costs(self._parts)
+                    left = sum(costs[place:])
                 else:
                     states = self._advance(place, tick, states, counts)
-                done += costs[place]
+                left -= costs[place]
                 images = ledger.tick_images(self._parts, tick)
-                bar.update(done, phase=_label(tick), images=images)
+                bar.update(total - left, phase=_label(tick), images=images)
                 self._tick = place + 1
+                at_end = self._tick == len(self._parts.ticks)
                 asked, due = self._decide(stop)
                 if asked:
                     stop.acknowledge()
-                if asked or due or self._tick == len(ticks):
+                if asked or due or at_end:
                     self._save(states)
-                if asked and self._tick < len(ticks):
+                if asked and not at_end:
                     # Nobody leaves, and no number is promised, before it is on disk.
                     self._peers.exchange("saved")
                     raise Interrupted(
                         f"by {asked} at tick {self._tick} of "
-                        f"{len(ticks)}; the state is saved: {stop.resume_hint}."
+                        f"{len(self._parts.ticks)}; the state is saved: "
+                        f"{stop.resume_hint}."
                     )
         finally:
             bar.close()
@@ -362,6 +384,57 @@ class Loop:
             )
             self._snapshots.offer(place, network, states, counts)
 
+    def _look(
+        self,
+        place: int,
+        tick: Decide,
+        states: list[SeedState],
+        counts: dict[str, int],
+    ) -> None:
+        """Decide what a student does next, and go on with the plan that follows.
+
+        Raises:
+          NonFiniteError: what is measured, or was in the last tick.
+        """
+        name, settings = tick.student, self._parts.config.students[tick.student]
+        if self._writes:
+            self._recorder.write_pending()
+        earlier = self._decided.setdefault(name, [])
+        if settings.interval_schedule == "gap":
+            # Every process takes part, and process 0's number counts.
+            mine = self._engine.gap(states[0], name)
+            measured = self._peers.exchange(mine)[0]
+            _refuse_non_finite(name, measured, place)
+            decision = intervals.judge_gap(settings, tick.look, measured, earlier)
+        else:
+            replays = _replays_before(self._parts, tick)
+            losses = self._peers.exchange(self._losses(name, replays))[0]
+            last = replays[-1].stop - replays[-1].start
+            quantum = schedule.interval_steps(name, settings, self._parts.clock)
+            decision = intervals.judge_plateau(
+                settings, tick.look, losses, last, quantum
+            )
+        earlier.append(decision)
+        if self._writes:
+            self._recorder.decision(place, name, counts, decision)
+        self._follow()
+        if self._writes:
+            self._snapshots.follow(self._parts.ticks)
+
+    def _losses(self, name: str, replays: list[Replay]) -> list[float]:
+        """Return the mean loss of the last two replays; only process 0 knows."""
+        if not self._writes:
+            return []
+        points = self._recorder.replay_losses(name)
+        return [intervals.mean_loss(points, r.start, r.stop) for r in replays[-2:]]
+
+    def _follow(self) -> None:
+        """Take up the plan that follows from what is decided."""
+        if self._decided:
+            self._parts = experiment.decided(self._parts, self._decided)
+            self._engine.follow(self._parts)
+            self._plan_is_written = False
+
     def _teacher(self, seed: int, state: SeedState, step: int) -> jax.Array:
         # The teacher stands still during replays: its logits are computed once.
         if self._teacher_logits.get(seed, (-1,))[0] != step:
@@ -381,14 +454,44 @@ class Loop:
         started = time.monotonic()
         offsets = self._recorder.flush()
         self._best.write()
-        self._line.save(self._tick, states, self._identity | offsets.to_info())
+        info = self._identity | offsets.to_info()
+        if self._decided:
+            info["decisions"] = {
+                name: [list(decision) for decision in own]
+                for name, own in self._decided.items()
+            }
+        self._line.save(self._tick, states, info)
+        self.write_plan()
         self._save_seconds = time.monotonic() - started
         self._saved_at = time.monotonic()
 
 
 def _updates_after(parts: Experiment, tick: int) -> dict[str, int]:
-    trained = (t for t in parts.ticks[:tick] if not isinstance(t, Evaluate))
-    return dict.fromkeys(parts.updates, 0) | schedule.updates(trained)
+    return dict.fromkeys(parts.updates, 0) | schedule.updates(parts.ticks[:tick])
+
+
+def _decisions(saved: Checkpoint) -> dict[str, list[Decision]]:
+    found = saved.info.get("decisions", {})
+    return {name: [Decision(*own) for own in rows] for name, rows in found.items()}
+
+
+def _replays_before(parts: Experiment, tick: Decide) -> list[Replay]:
+    return [
+        segment
+        for segment in parts.plan
+        if isinstance(segment, Replay)
+        and segment.student == tick.student
+        and segment.teacher_step < tick.look.step
+    ]
+
+
+def _refuse_non_finite(name: str, gap: float, place: int) -> None:
+    if not math.isfinite(gap):
+        raise NonFiniteError(
+            f"the gap of {name} to its teacher became {gap} at tick {place}; the last "
+            "checkpoint is kept; lower its learning_rate or check the data, and train "
+            "in a new workdir."
+        )
 
 
 def _label(tick: Tick) -> str:
@@ -397,6 +500,8 @@ def _label(tick: Tick) -> str:
             return f"replay {tick.student}"
         case Evaluate():
             return f"evaluate {tick.network}"
+        case Decide():
+            return f"decide {tick.student}"
     if not tick.teacher:
         return f"train {', '.join(m.student for m in tick.members)}"
     return "teacher and lockstep" if tick.members else "teacher"

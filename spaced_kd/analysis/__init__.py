@@ -1,5 +1,6 @@
 """Measurements of trained networks: one a file, one line here."""
 
+from spaced_kd import registry
 from spaced_kd.analysis import (
     attacks,
     calibration,
@@ -13,15 +14,17 @@ from spaced_kd.analysis import (
 )
 from spaced_kd.analysis.base import Analysis
 
-ANALYSES: dict[str, Analysis] = {
-    "teacher_gap": teacher_gap.ANALYSIS,
-    "calibration": calibration.ANALYSIS,
-    "hessian": hessian.ANALYSIS,
-    "theorem": theorem.ANALYSIS,
-    "noise": noise.ANALYSIS,
-    "landscape": landscape.ANALYSIS,
-    "line": line.ANALYSIS,
-    "corruptions": corruptions.ANALYSIS,
-    "attacks": attacks.ANALYSIS,
-}
+ANALYSES = registry.Open[Analysis](
+    {
+        "teacher_gap": teacher_gap.ANALYSIS,
+        "calibration": calibration.ANALYSIS,
+        "hessian": hessian.ANALYSIS,
+        "theorem": theorem.ANALYSIS,
+        "noise": noise.ANALYSIS,
+        "landscape": landscape.ANALYSIS,
+        "line": line.ANALYSIS,
+        "corruptions": corruptions.ANALYSIS,
+        "attacks": attacks.ANALYSIS,
+    }
+)
 """Name -> analysis, in the order of the report."""

@@ -13,7 +13,7 @@ from spaced_kd import config, experiment, parallel, steps
 from spaced_kd.data.augment import fetch
 from spaced_kd.engine import Engine
 from spaced_kd.experiment import Experiment
-from spaced_kd.schedule import Evaluate, Lockstep, Replay, Segment
+from spaced_kd.schedule import Lockstep, Replay, Segment
 from spaced_kd.types import Dataset, Split
 
 NUM_CLASSES = 100
@@ -98,7 +98,7 @@ class Arrangement:
         """
         self.parts, self._engine = parts, Engine(parts)
         self._states = experiment.init_states(parts)
-        training = [t for t in parts.ticks if not isinstance(t, Evaluate)]
+        training = [t for t in parts.ticks if isinstance(t, Segment)]
         per_epoch = len(training) // EPOCHS
         self._epochs = [
             [t for t in training[start : start + per_epoch] if isinstance(t, kinds)]

@@ -25,8 +25,11 @@ from spaced_kd.config.identity import fingerprint, science, to_dict
 from spaced_kd.config.method import MethodConfig
 from spaced_kd.config.names import (
     AUTO,
+    FEEDBACK_INTERVALS,
+    INTERVALS,
     LEADING,
     NO_TEACHER,
+    OPEN_LOOP_INTERVALS,
     PLANS,
     SELF_TAUGHT,
     TWO_WAY,
@@ -43,6 +46,7 @@ from spaced_kd.config.roles import (
     TeacherConfig,
     TutorConfig,
     space_interval_steps,
+    whole_steps,
 )
 from spaced_kd.config.run import (
     CheckpointConfig,
@@ -59,10 +63,13 @@ __all__ = [
     "CheckpointConfig",
     "Config",
     "DataConfig",
+    "FEEDBACK_INTERVALS",
     "FIXED_TEACHER_CHOICES",
+    "INTERVALS",
     "LEADING",
     "MethodConfig",
     "NO_TEACHER",
+    "OPEN_LOOP_INTERVALS",
     "OptimConfig",
     "PLANS",
     "SELF_TAUGHT",
@@ -87,4 +94,5 @@ __all__ = [
     "special_choices",
     "student",
     "to_dict",
+    "whole_steps",
 ]

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from spaced_kd.config.names import AUTO
+from spaced_kd.config.names import AUTO, FEEDBACK_INTERVALS
 from spaced_kd.config.roles import StudentConfig
 
 COMPAT: dict[str, dict[str, str]] = {
@@ -114,9 +114,12 @@ def auto_choices(compat: str, student: Mapping[str, Any]) -> dict[str, Any]:
 def special_choices(compat: str, student: Mapping[str, Any]) -> dict[str, Any]:
     """Return those of `auto_choices` that come from the method and the plan."""
     by_method = METHOD_CHOICES.get(student["method"], {}).get(compat, {})
+    feedback = student.get("interval_schedule") in FEEDBACK_INTERVALS
     return (
         method_defaults(student["method"])
         | by_method
+        # As many updates whatever is decided: learning rates need their number.
+        | ({"remainder": "flush"} if feedback else {})
         | PLAN_CHOICES.get(student.get("plan", ""), {})
     )
 

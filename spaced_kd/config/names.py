@@ -45,3 +45,12 @@ PLANS = (
     "offline",
 )
 """Keys of spaced_kd.schedule.SCHEDULES, in the order in which tables list students."""
+
+OPEN_LOOP_INTERVALS = ("linear", "expanding", "random")
+"""Keys of spaced_kd.intervals.OPEN_LOOP: intervals that change as planned."""
+
+FEEDBACK_INTERVALS = ("gap", "plateau")
+"""Intervals that a run decides on by what it measures."""
+
+INTERVALS = ("constant", *OPEN_LOOP_INTERVALS, *FEEDBACK_INTERVALS)
+"""What `interval_schedule` may say of a spaced student."""

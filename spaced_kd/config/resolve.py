@@ -24,6 +24,7 @@ SHARED_WITH_STAGES = (
     "remat",
     "checkpoint",
     "progress",
+    "imports",
     "data.dir",
     "data.stream_memory_mib",
     "data.stream_threads",
@@ -33,13 +34,14 @@ learns from repetition k of the stage, on the same machine in the same way."""
 
 
 def from_config_dict(config: ml_collections.ConfigDict) -> Config:
-    """Resolve what was left open and validate everything.
+    """Resolve what was left open and validate everything, after `config.imports`.
 
     Raises:
       ConfigError: the first field that is missing, unknown, of the wrong type, out of
         range or not among the choices; the message names it by its dotted path.
     """
     raw = config.to_dict()
+    registry.import_modules(str(raw.get("imports") or ""))
     resolved = _resolve(raw, (), {}, {})
     unused = sorted(set(raw.get("stages") or {}) - _stage_names(resolved))
     if unused:

@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 from spaced_kd.config.method import MethodConfig
-from spaced_kd.config.names import AUTO, NO_TEACHER, PLANS
+from spaced_kd.config.names import AUTO, INTERVALS, NO_TEACHER, PLANS
 from spaced_kd.config.network import ArchConfig, OptimConfig
 from spaced_kd.fields import option, section
 
@@ -65,6 +65,47 @@ class StudentConfig(MethodConfig):
         "self KD 4.0 (paper, Tables 1 and 2)",
         low=0.0,
         by_method={"self_kd": 4.0},
+    )
+    interval_schedule: str = option(
+        "constant",
+        "plan spaced: how the interval changes along training (docs/adaptive.md); "
+        "space_interval_epochs is the first one",
+        choices=INTERVALS,
+    )
+    final_interval_epochs: float = option(
+        0.0,
+        "where the interval ends (linear), the longest one (expanding, gap, plateau), "
+        "the other end of its range (random), epochs; for interval_schedule other than "
+        "constant",
+        low=0.0,
+    )
+    interval_growth: float = option(
+        1.5,
+        "interval_schedule expanding: each interval is so many times the one before; "
+        "plateau: the next one, where the loss did not fall",
+        above=1.0,
+    )
+    interval_seed: int = option(
+        0, "interval_schedule random: seed of the intervals, of all repetitions", low=0
+    )
+    gap_growth: float = option(
+        1.5,
+        "interval_schedule gap: replay when KL(teacher || student) is so many times "
+        "what it was after the last replay",
+        above=1.0,
+    )
+    gap_images: int = option(
+        512,
+        "interval_schedule gap: training images that it is measured on, as many of "
+        "each class, not augmented; at most all",
+        low=1,
+    )
+    plateau_tolerance: float = option(
+        0.01,
+        "interval_schedule plateau: the interval grows unless a replay's mean loss is "
+        "lower by this share than that of the replay before",
+        low=0.0,
+        high=1.0,
     )
     epochs_factor: float = option(
         1.0,
@@ -159,5 +200,10 @@ class StudentConfig(MethodConfig):
 
 def space_interval_steps(student: StudentConfig, steps_per_epoch: int) -> int:
     """Return I = floor(steps_per_epoch * s), the released rounding (method A.2)."""
+    return whole_steps(student.space_interval_epochs, steps_per_epoch)
+
+
+def whole_steps(epochs: float, steps_per_epoch: int) -> int:
+    """Return the whole steps of so many epochs, rounded down."""
     # The product of, say, 10 * 0.7 is 6.999...: round away float noise first.
-    return math.floor(round(steps_per_epoch * student.space_interval_epochs, 6))
+    return math.floor(round(steps_per_epoch * epochs, 6))

@@ -93,6 +93,13 @@ class Config:
         "separated by commas; empty: none",
         operational=True,
     )
+    imports: str = option(
+        "",
+        "modules of your own, separated by commas, which register models, data sets, "
+        "methods or analyses (spaced_kd.register); imported before names are looked "
+        "up, in every process that opens the run",
+        operational=True,
+    )
     stages_dir: str = option(
         "",
         "where stages are kept, to be shared between runs; empty: in the workdir",

@@ -20,15 +20,17 @@ from spaced_kd.data import (
 from spaced_kd.errors import DataError, one_line
 from spaced_kd.types import Dataset, Source, Split
 
-DATASETS = {
-    "digits": digits.load,
-    "cifar10": cifar10.load,
-    "cifar100": cifar100.load,
-    "tiny_imagenet": tiny_imagenet.load,
-    "imagenet": imagenet.load,
-    "imagenet100": imagenet100.load,
-    "fake": fake.load,
-}
+DATASETS = registry.Open(
+    {
+        "digits": digits.load,
+        "cifar10": cifar10.load,
+        "cifar100": cifar100.load,
+        "tiny_imagenet": tiny_imagenet.load,
+        "imagenet": imagenet.load,
+        "imagenet100": imagenet100.load,
+        "fake": fake.load,
+    }
+)
 
 logger = logging.getLogger("spaced_kd")
 

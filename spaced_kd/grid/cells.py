@@ -122,13 +122,18 @@ def _cell(name: str, grid: ConfigDict) -> Cell:
     config: ConfigDict = grid.base.copy_and_resolve_references()
     try:
         for path, value in overrides.items():
-            _set(config, path, value)
+            set_field(config, path, value)
         return Cell(name, overrides, config_lib.from_config_dict(config))
     except (ConfigError, TypeError) as error:
         raise ConfigError(f"cell {name}: {error}") from error
 
 
-def _set(config: ConfigDict, path: str, value: Any) -> None:
+def set_field(config: ConfigDict, path: str, value: Any) -> None:
+    """Override a field by its dotted path.
+
+    Raises:
+      ConfigError: there is no such field.
+    """
     *above, field = path.split(".")
     for name in above:
         config = registry.lookup(_fields(config), name, f"'{path}': field")

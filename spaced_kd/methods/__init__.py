@@ -22,23 +22,25 @@ from spaced_kd.methods import (
 from spaced_kd.methods.base import Method, Sizes
 from spaced_kd.parallel import BatchAxis
 
-METHODS = {
-    "diswot": diswot.make,
-    "dho": dho.make,
-    "dlb": dlb.make,
-    "dml": dml.make,
-    "hard": hard.make,
-    "kd": kd.make,
-    "nd": nd.make,
-    "label_mix": label_mix.make,
-    "ofa": ofa.make,
-    "pld": pld.make,
-    "ps_kd": ps_kd.make,
-    "self_kd": self_kd.make,
-    "shake": shake.make,
-    "sinkd": sinkd.make,
-    "taid": taid.make,
-}
+METHODS = registry.Open(
+    {
+        "diswot": diswot.make,
+        "dho": dho.make,
+        "dlb": dlb.make,
+        "dml": dml.make,
+        "hard": hard.make,
+        "kd": kd.make,
+        "nd": nd.make,
+        "label_mix": label_mix.make,
+        "ofa": ofa.make,
+        "pld": pld.make,
+        "ps_kd": ps_kd.make,
+        "self_kd": self_kd.make,
+        "shake": shake.make,
+        "sinkd": sinkd.make,
+        "taid": taid.make,
+    }
+)
 
 
 def make_method(config: MethodConfig, axis: BatchAxis, sizes: Sizes) -> Method:

@@ -10,28 +10,30 @@ from spaced_kd.errors import ConfigError
 from spaced_kd.models import branched_resnet, deit, mlp, pit, resnet, small_cnn
 from spaced_kd.models.base import Model
 
-MODELS = {
-    "mlp": mlp.MLP,
-    "small_cnn": small_cnn.SmallCNN,
-    "small_cnn_branches": small_cnn.small_cnn_branches,
-    "resnet8": resnet.resnet8,
-    "resnet20": resnet.resnet20,
-    "resnet32": resnet.resnet32,
-    "resnet56": resnet.resnet56,
-    "resnet110": resnet.resnet110,
-    "resnet18": resnet.resnet18,
-    "resnet34": resnet.resnet34,
-    "resnet50": resnet.resnet50,
-    "resnet101": resnet.resnet101,
-    "resnet18_branches": branched_resnet.resnet18_branches,
-    "resnet50_branches": branched_resnet.resnet50_branches,
-    "resnet101_branches": branched_resnet.resnet101_branches,
-    "deit_tiny": deit.deit_tiny,
-    "deit_tiny_distilled": deit.deit_tiny_distilled,
-    "deit_tiny_branches": deit.deit_tiny_branches,
-    "pit_tiny": pit.pit_tiny,
-    "pit_tiny_branches": pit.pit_tiny_branches,
-}
+MODELS = registry.Open(
+    {
+        "mlp": mlp.MLP,
+        "small_cnn": small_cnn.SmallCNN,
+        "small_cnn_branches": small_cnn.small_cnn_branches,
+        "resnet8": resnet.resnet8,
+        "resnet20": resnet.resnet20,
+        "resnet32": resnet.resnet32,
+        "resnet56": resnet.resnet56,
+        "resnet110": resnet.resnet110,
+        "resnet18": resnet.resnet18,
+        "resnet34": resnet.resnet34,
+        "resnet50": resnet.resnet50,
+        "resnet101": resnet.resnet101,
+        "resnet18_branches": branched_resnet.resnet18_branches,
+        "resnet50_branches": branched_resnet.resnet50_branches,
+        "resnet101_branches": branched_resnet.resnet101_branches,
+        "deit_tiny": deit.deit_tiny,
+        "deit_tiny_distilled": deit.deit_tiny_distilled,
+        "deit_tiny_branches": deit.deit_tiny_branches,
+        "pit_tiny": pit.pit_tiny,
+        "pit_tiny_branches": pit.pit_tiny_branches,
+    }
+)
 
 DEFAULT_ARCH = ArchConfig()
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from spaced_kd import style
 from spaced_kd.config import TWO_WAY
 from spaced_kd.exits import ExitResult
-from spaced_kd.report import course, curves, exit_figures, timeline
+from spaced_kd.report import course, curves, exit_figures, interval_figures, timeline
 from spaced_kd.results import NetworkResult, network_order
 from spaced_kd.style import Look
 from spaced_kd.writers import Row
@@ -42,7 +42,10 @@ def every_figure(
         "accuracy": _accuracy_figures(rows, looks),
         "exits": _exit_figures(rows, exits, looks),
         "training": _training_figures(rows, looks, config.get("teacher", {})),
-        "timeline": _timeline_figures(plan, students, looks),
+        "timeline": [
+            *_timeline_figures(plan, students, looks),
+            *_interval_figures(plan, rows, {name: looks[name] for name in students}),
+        ],
         "gap": _gap_figures(rows, {name: looks[name] for name in students}),
     }
 
@@ -127,6 +130,14 @@ def _timeline_figures(
     ]  # fmt: skip
     # A short run is all beginning.
     return drawn if start // 2 < plan["total_steps"] else drawn[::3]
+
+
+def _interval_figures(
+    plan: Mapping[str, Any], rows: Sequence[Row], looks: dict[str, Look]
+) -> Sequence[Drawn]:
+    figure = interval_figures.interval_figure(plan, rows, looks)
+    title = "Intervals that change, and what feedback decided on"
+    return [("intervals", title, figure)] if figure else []
 
 
 def _who_teaches(plan: Mapping[str, Any], students: Mapping[str, Any]) -> str:

@@ -76,7 +76,10 @@ def _lanes(plan: Mapping[str, Any], name: str, settings: Mapping[str, Any]) -> L
 def _title(name: str, ledger: Mapping[str, Any]) -> str:
     plan, steps = ledger["plan"], ledger["space_interval_steps"]
     title = name
-    for part in (plan, f"interval {steps:,} steps" if steps else name):
+    how = f"interval {steps:,} steps" if steps else name
+    if varying := ledger.get("interval_schedule"):
+        how = f"interval {varying}, from {steps:,} steps"
+    for part in (plan, how):
         if part != name and len(title) + len(part) < TITLE_LETTERS:
             title += f", {part}"
     return title

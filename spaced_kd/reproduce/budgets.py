@@ -26,7 +26,7 @@ class Budget:
     name: a key of `BUDGETS`. num_seeds: paired repetitions. epochs: of a ResNet's
     training, where the paper has 80; None: as in the config file. transformer_epochs:
     likewise, where it has 300. train_examples: digits that are trained on. overrides:
-    (dotted field, value) of every run, applied last.
+    (dotted field, value) of every run, applied last, by `source`.
     """
 
     name: str

@@ -168,7 +168,7 @@ def _facts(found: Provenance) -> dict[str, str]:
         "data": found.data[:12],
         "code": ", then ".join(map(_code, found.code)),
         "devices": ", then ".join(
-            f"{d['used']} of {d['count']} {d['kind']}" for d in found.devices
+            f"{d['used']} x {d['kind']} ({d['backend']})" for d in found.devices
         ),
         "restarts": str(found.restarts),
         "log": found.log_sha256[:12] + ("" if found.sealed else " (not sealed)"),

@@ -92,6 +92,8 @@ def runs(configs: Path, name: str, variant: str, budget: Budget) -> list[Runs]:
 def _at_budget(grid: ConfigDict, budget: Budget) -> ConfigDict:
     grid = grid.copy_and_resolve_references()
     budgets.apply(grid.base, budget)
+    for path, value in budget.overrides:
+        cells.set_field(grid.base, path, value)
     for name, overrides in grid.cells.items():
         changed = {
             path: budgets.override(path, value, budget)

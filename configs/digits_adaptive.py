@@ -1,0 +1,38 @@
+"""Intervals that change along training, on handwritten digits, minutes on a CPU.
+
+    for k in 0 1 2 3 4 5 6 7 8 9; do
+      python -m spaced_kd.main --config=configs/digits_adaptive.py \
+          --config.seed=$k --workdir=runs/digits_adaptive/seed_$k
+    done
+    python benchmarks/adaptive_table.py runs/digits_adaptive
+
+The images and networks of configs/digits.py. One seed a run, because feedback decides
+by what that seed measures. Every student replays what is left at the end, so that all
+make the same number of updates; each varying interval lies within the range of the
+constant ones. docs/adaptive.md has the table.
+Hardware: 2 CPU cores, a minute a seed.
+Variants: `:smoke` (seconds).
+"""
+
+from spaced_kd import arms, recipes
+from spaced_kd.config import base_config
+
+
+def get_config(variant: str = ""):
+    config = base_config()
+    config.num_seeds = 1
+    config.num_epochs = 60
+    recipes.digits(config)
+    config.teacher.model = "small_cnn"
+    config.student.model = "small_cnn"
+    config.student.remainder = "flush"
+    config.student.gap_images = 100  # of 300: a look costs 7 passes over a batch
+    config.reference = "online"
+    if variant == "smoke":
+        config.num_epochs = 4
+        config.students = arms.adaptive((0.5, 1.0, 2.0))
+    elif variant:
+        raise ValueError(f"unknown variant '{variant}'; known: smoke")
+    else:
+        config.students = arms.adaptive((0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0))
+    return config
