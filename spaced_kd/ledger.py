@@ -7,6 +7,7 @@ import math
 from spaced_kd import schedule, steps
 from spaced_kd.config import LEADING, NO_TEACHER, Config
 from spaced_kd.experiment import Experiment, Networks
+from spaced_kd.flops import forward_flops
 from spaced_kd.parallel import BatchAxis
 from spaced_kd.schedule import (
     METHOD,
@@ -61,7 +62,9 @@ def describe_plan(parts: Experiment) -> dict:
     "decisions" are the looks of feedback; their passes, in batches rounded up, are part
     of "forward_passes". "input" is what the networks see: [H, W, C] of an image, how an
     evaluation brings images to that size (`config.data`), mean and standard deviation
-    that normalise pixels in [0, 1], and the number of classes.
+    that normalise pixels in [0, 1], and the number of classes. "passes" of a segment
+    are [forward, backward] that one step of it spends for a network
+    (`steps.passes_per_step`); "forward_flops" are those of one batch.
     """
     networks_of_run = parts.networks(BatchAxis())
     passes = {name: [0, 0] for name in parts.updates}
@@ -78,7 +81,11 @@ def describe_plan(parts: Experiment) -> dict:
         for name, spent in per_step.items():
             passes[name][0] += length * spent[0]
             passes[name][1] += length * spent[1]
-        row = {"start": segment.start, "stop": segment.stop}
+        row = {
+            "start": segment.start,
+            "stop": segment.stop,
+            "passes": {name: list(spent) for name, spent in per_step.items()},
+        }
         if isinstance(segment, Replay):
             row |= {
                 "kind": "replay",
@@ -96,6 +103,7 @@ def describe_plan(parts: Experiment) -> dict:
                 },
             }
         segments.append(row)
+    flops = _flops(parts, networks_of_run)
     networks = {}
     for name, count in parts.updates.items():
         student = parts.config.students.get(name)
@@ -109,6 +117,7 @@ def describe_plan(parts: Experiment) -> dict:
             "backward_passes": passes[name][1],
             "space_interval_steps": interval,
             "plan": student.plan if student else None,
+            "forward_flops": flops[name],
         }
         if student and schedule.varies(student):
             images = looks[name] * decision_images(parts, name)
@@ -135,6 +144,7 @@ def describe_plan(parts: Experiment) -> dict:
             "std": list(parts.spec.std),
             "num_classes": parts.dataset.num_classes,
         },
+        "tutor_forward_flops": flops.get("tutor"),
         "networks": networks,
         "segments": segments,
     }
@@ -148,6 +158,15 @@ def intervals_of(parts: Experiment, name: str) -> list[int]:
         if isinstance(segment, Replay) and segment.student == name
     ]
     return [stop - start for start, stop in itertools.pairwise([0, *ends])]
+
+
+def _flops(parts: Experiment, networks: Networks) -> dict[str, int | None]:
+    models = {name: networks.model(name) for name in parts.updates}
+    if networks.teacher and networks.teacher.tutor:
+        models["tutor"] = networks.teacher.tutor
+    shape = (parts.config.data.batch_size, *parts.image_shape)
+    counts = forward_flops(models.values(), shape)
+    return {name: counts[model] for name, model in models.items()}
 
 
 def summary(parts: Experiment) -> list[str]:

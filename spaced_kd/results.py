@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from spaced_kd import exits
 from spaced_kd.config import reference_names
@@ -219,8 +219,7 @@ class Results:
         return abs(self._excess(net, reference)) > 0.01
 
     def _excess(self, net: NetworkResult, reference: str) -> float:
-        budget = self.students[reference].updates
-        return (net.updates - budget) / budget
+        return excess(net, self.students[reference]).updates
 
     def _notes(self) -> Iterable[str]:
         if not self.complete:
@@ -248,6 +247,29 @@ class Results:
                 f"Differences to {', '.join(self.references)} are taken within a "
                 f"seed (same {'teacher, same ' * bool(self.teacher)}batches){interval}."
             )
+
+
+class Excess(NamedTuple):
+    """How much more a network's training is than another's; 0.05: 5 % more.
+
+    passes: forward, and backward for two; the teacher's that a student asks for are its
+      own, those of the teacher's training nobody's.
+    """
+
+    updates: float
+    passes: float
+
+
+def excess(network: NetworkResult, reference: NetworkResult) -> Excess:
+    """Return how much more one student's training is, over the whole plan."""
+
+    work = [
+        net.forward_passes + 2 * net.backward_passes for net in (network, reference)
+    ]
+    return Excess(
+        (network.updates - reference.updates) / reference.updates,
+        (work[0] - work[1]) / work[1],
+    )
 
 
 def compute(

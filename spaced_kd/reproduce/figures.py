@@ -175,7 +175,7 @@ def _spread(row: Row, column: str, numbers: Numbers) -> Spread:
 
 def _value(item: Item, row: Row, column: str) -> float | None:
     printed = printed_in_paper(item, row, column)
-    return None if printed is None else printed.value
+    return None if printed is None else float(printed)
 
 
 _FIGURES = {"figure2": _intervals}

@@ -8,7 +8,7 @@ from spaced_kd.reproduce import paper
 from spaced_kd.reproduce.compared import Difference
 from spaced_kd.reproduce.items import Item, Place, Row
 from spaced_kd.reproduce.numbers import Number
-from spaced_kd.reproduce.paper import Printed
+from spaced_kd.reproduce.paper import Number as Printed
 from spaced_kd.statistics import Comparison
 from spaced_kd.tables import Table
 
@@ -68,7 +68,12 @@ def long_csv(item: Item, numbers: Numbers) -> str:
 
 def printed_in_paper(item: Item, row: Row, column: str) -> Printed | None:
     """Return the paper's number in a cell, if it has one."""
-    return paper.number(item.paper or item.name, row.paper_label, column)
+    table = _paper(item)
+    return table.number(row.paper_label, column) if table else None
+
+
+def _paper(item: Item) -> paper.Table | None:
+    return paper.load().table(item.paper or item.name)
 
 
 def _csv_row(item: Item, row: Row, column: str, numbers: Numbers) -> tuple:
@@ -78,7 +83,7 @@ def _csv_row(item: Item, row: Row, column: str, numbers: Numbers) -> tuple:
         return (*head, "none", 0, *[""] * 3, _or_blank(printed), *[""] * 7)
     number = numbers[place]
     mean, std = number.spread.mean, number.spread.std
-    minus = None if printed is None or mean is None else mean - printed.value
+    minus = None if printed is None or mean is None else mean - float(printed)
     return (
         *(*head, number.status, len(number.by_seed), _or_blank(mean), _or_blank(std)),
         " ".join(f"{seed}:{value}" for seed, value in number.by_seed.items()),
@@ -107,7 +112,7 @@ def _cell(item: Item, row: Row, column: str, numbers: Numbers) -> str:
         return "\n".join(filter(None, ("not finite", theirs)))
     ours = f"{spread} (n={len(number.by_seed)})"
     if printed is not None:
-        theirs += f", {spread.mean - printed.value:+.{printed.decimals}f}"
+        theirs += f", {spread.mean - float(printed):+.{printed.decimals}f}"
     return "\n".join(filter(None, (ours, theirs)))
 
 
@@ -134,13 +139,11 @@ def _difference_row(difference: Difference, item: Item) -> tuple[str, ...]:
 
 
 def _papers_difference(difference: Difference, item: Item) -> str:
-    own, other = (
-        printed_in_paper(item, difference.row, column)
-        for column in (difference.column, difference.reference)
-    )
-    if own is None or other is None:
+    table = _paper(item)
+    if table is None:
         return "-"
-    return f"{own.value - other.value:+.{own.decimals}f}"
+    own, other = difference.column, difference.reference
+    return str(table.difference(difference.row.paper_label, own, other) or "-")
 
 
 def _signed(found: Comparison) -> str:
@@ -192,4 +195,9 @@ def _notes(item: Item, numbers: Numbers) -> Iterable[str]:
     yield from (f"FAILED: {error}" for error in errors)
     yield from item.notes
     yield from (f"{row.label}: {note}" for row in item.rows for note in row.notes)
-    yield from paper.footnotes(item.paper or item.name)
+    table = _paper(item)
+    for note in table.notes if table else ():
+        about = ", ".join((*note.rows, *note.columns))
+        yield f"The paper{f', {about}' if about else ''}: {note.text}"
+    if table:
+        yield from (f"The paper: {note}" for note in paper.load().notes)
