@@ -46,7 +46,9 @@ class Budget:
             "digits with small networks, not the paper's data and networks, which the "
             "rows are named by; rows that differ in these alone share their runs. The "
             "paper's numbers stand beside ours to show the place of each, not to be "
-            "compared with." + " Such a short run means nothing." * (self.name == "smoke")
+            "compared with."
+            + " Such a short run means nothing."
+            * (self.name == "smoke")
         )
 
     @property

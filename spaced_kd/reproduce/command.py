@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from spaced_kd import matched, provenance, registry, sweep
+from spaced_kd import matched, provenance, registry
 from spaced_kd.errors import CheckpointError, ConfigError
 from spaced_kd.reproduce import budgets, items, numbers, outcome, planner, source
 from spaced_kd.reproduce.budgets import Budget
@@ -19,6 +19,7 @@ from spaced_kd.reproduce.items import ITEMS, Item
 from spaced_kd.reproduce.outcome import FILE, Outcome, Settings
 from spaced_kd.reproduce.planner import Plan
 from spaced_kd.sweep import engines
+from spaced_kd.sweep import run as sweep
 from spaced_kd.sweep import state as states_lib
 from spaced_kd.sweep.state import State
 from spaced_kd.writers import read_json
@@ -168,9 +169,7 @@ def _described(plan: Plan) -> str:
     return "\n".join([*lines, f"{len(plan.jobs)} runs"])
 
 
-def _check(
-    settings: Settings, wanted: Sequence[Item], plan: Plan, root: Path
-) -> int:
+def _check(settings: Settings, wanted: Sequence[Item], plan: Plan, root: Path) -> int:
     """Verify every run and every file; print what is amiss; return the exit code."""
     states = states_lib.look(plan.jobs, root)
     problems = [

@@ -73,9 +73,7 @@ def _excess(own: int | None, other: int | None) -> float | None:
     return (own - other) / other if own is not None and other else None
 
 
-def _adjusted(
-    found: Sequence[Difference], keys: Iterable[tuple]
-) -> list[Difference]:
+def _adjusted(found: Sequence[Difference], keys: Iterable[tuple]) -> list[Difference]:
     """Adjust the p-values; rows that share their runs are one hypothesis."""
     by_key: dict[tuple, float | None] = {}
     keys = list(keys)

@@ -34,9 +34,7 @@ def tables(
     return [_table(item, numbers, kind, root) for kind in what]
 
 
-def _table(
-    item: Item, numbers: Mapping[Place, Number], what: str, root: Path
-) -> Table:
+def _table(item: Item, numbers: Mapping[Place, Number], what: str, root: Path) -> Table:
     rows: list[tuple[str, ...]] = []
     notes: dict[str, None] = {}
     for row in item.rows:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spaced_kd import provenance, style
+from spaced_kd.provenance import Provenance
 from spaced_kd.reproduce import (
     budgets,
     compared,
@@ -19,12 +20,11 @@ from spaced_kd.reproduce import (
 from spaced_kd.reproduce.compared import Difference
 from spaced_kd.reproduce.items import Item, Place
 from spaced_kd.reproduce.numbers import Number
-from spaced_kd.provenance import Provenance
 from spaced_kd.reproduce.planner import Plan
 from spaced_kd.sweep import state as states_lib
 from spaced_kd.sweep.state import State
 from spaced_kd.tables import Table
-from spaced_kd.writers import write_whole
+from spaced_kd.writers import storage_error, write_whole
 
 FILE = "reproduce.json"
 
@@ -87,6 +87,10 @@ def write(outcome: Outcome, folder: Path, *, pictures: bool = True) -> None:
     Raises:
       StorageError: a file cannot be written.
     """
+    try:
+        (folder / "tables").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error("write", folder, error) from error
     differences = outcome.differences()
     shown = {i.name: _tables(i, outcome, differences[i.name]) for i in outcome.items}
     for item in outcome.items:
