@@ -2,12 +2,13 @@
 
 import base64
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from spaced_kd.analysis.base import Found, Values
 from spaced_kd.errors import ConfigError
 from spaced_kd.reproduce.items.base import Measure
-from spaced_kd.results import metric_prefix
+from spaced_kd.results import metric_prefix, read_log
 from spaced_kd.writers import Row
 
 
@@ -56,6 +57,17 @@ def picture_of(found: Found, measure: Measure) -> bytes | None:
     *above, name = measure.path
     encoded = _at(found.once, above).get(name) if found.once else None
     return None if encoded is None else base64.b64decode(encoded)
+
+
+def evaluations(workdir: Path) -> list[Row]:
+    """Return the evaluations that a run has logged so far; none before the first.
+
+    Raises:
+      CheckpointError: the log is damaged.
+      StorageError: it cannot be read.
+    """
+    rows = read_log(workdir / "metrics.jsonl")
+    return [row for row in rows if row["phase"] == "eval"]
 
 
 def accuracy_at(

@@ -44,6 +44,11 @@ def _reading_b(student: str, config: str) -> Row:
     return Row(label, _DATA, "ResNet-56", places, paper=student)
 
 
+def _without_baseline(row: Row) -> Row:
+    places = {name: place for name, place in row.places.items() if name != "baseline"}
+    return row._replace(places=places)
+
+
 _TRANSFORMERS = (
     *(_reading_a(net, config) for net, config in _READING_A.items()),
     *(_reading_b(net, config) for net, config in _READING_B.items()),
@@ -89,7 +94,13 @@ TABLE10 = Item(
         "online": Column("online KD", control=True),
         "labels": Column("student on the labels", control=True),
     },
-    (*(_taught(net, config) for net, config in _SIZES.items()), *_TRANSFORMERS),
+    tuple(
+        _without_baseline(row)
+        for row in (
+            *(_taught(net, config) for net, config in _SIZES.items()),
+            *_TRANSFORMERS,
+        )
+    ),
     (("spaced", "offline"), ("spaced", "online")),
     _NOTES,
 )
