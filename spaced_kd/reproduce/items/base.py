@@ -69,6 +69,7 @@ class Row(NamedTuple):
     paper: label of the paper's row, where it is another one: rows of ours that read
       one row of the paper in two ways. panel, x: of a figure: in which of its panels,
       and where on its axis.
+    unit: of its numbers, where it is not the item's.
     notes: what to know of the row.
     """
 
@@ -79,6 +80,7 @@ class Row(NamedTuple):
     paper: str = ""
     panel: str = ""
     x: float = math.nan
+    unit: str = ""
     notes: tuple[str, ...] = ()
 
     @property
@@ -94,7 +96,8 @@ class Item(NamedTuple):
       against, where that is another name. kind: "table" or "figure".
     columns: name, the same as in `paper.json` -> column; controls are only here.
     comparisons: (column, reference), whose differences, paired by seed, are tested.
-    unit: of the numbers. axis: name of a figure's x, "" in a table.
+    unit: of the numbers; "picture": PNG files instead. axis: what x is, "" if nothing
+      has one.
     notes: what to know, e.g. which of the paper's numbers have no place, and why.
     """
 
@@ -108,6 +111,11 @@ class Item(NamedTuple):
     unit: str = "%"
     axis: str = ""
     paper: str = ""
+
+    @property
+    def paper_name(self) -> str:
+        """The table or figure of `paper.json` that it is held against."""
+        return self.paper or self.name
 
     @property
     def places(self) -> list[Place]:

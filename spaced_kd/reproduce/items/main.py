@@ -1,5 +1,7 @@
 """Tables 1, 2 and 6 and Figure 2: online KD, self KD, and the interval."""
 
+from collections.abc import Mapping
+
 from spaced_kd.reproduce.items.base import Column, Item, Row, row
 
 _FILE = {
@@ -36,7 +38,7 @@ def _config(table: str, data: str, model: str) -> str:
 
 
 def _rows(
-    table: str, models: dict[str, tuple[str, ...]], networks: dict[str, str]
+    table: str, models: Mapping[str, tuple[str, ...]], networks: Mapping[str, str]
 ) -> tuple[Row, ...]:
     return tuple(
         row(data, model, _config(table, data, model), networks)
