@@ -37,13 +37,16 @@ def work(start: Start, count: int, root: Path, watch: Watch, stop: StopRequest) 
     crew: dict[str, Worker] = {}
     idle, signature = 0, watch.signature()
     try:
-        while watch.left():
+        while True:
+            lost = _lost(crew, root)
+            watch.look()
+            if not watch.left():
+                return
             if stop.requested:
                 raise Interrupted(
                     f"by {stop.signal}; the workers save and stop: run the same "
                     "command to continue."
                 )
-            lost = _lost(crew, root)
             # A worker that ends well leaves what is left to the others.
             again = lost if crew else names
             new = watch.signature()
@@ -56,7 +59,6 @@ def work(start: Start, count: int, root: Path, watch: Watch, stop: StopRequest) 
             crew |= {name: start(name) for name in again}
             idle += len(again)
             time.sleep(POLL_SECONDS)
-            watch.look()
     finally:
         _stop(crew, root)
 
