@@ -9,8 +9,10 @@ from spaced_kd.errors import Interrupted, PeerError, StorageError
 from spaced_kd.interrupt import StopRequest
 from spaced_kd.sweep.engines.base import Start, Worker, log_of
 from spaced_kd.sweep.watch import Watch
-from spaced_kd.sweep.work import POLL_SECONDS
 from spaced_kd.sweep.worker import STOP
+
+POLL_SECONDS = 1.0
+"""Between two looks at workers and tasks."""
 
 MAX_IDLE_STARTS = 3
 """Starts of each worker, in a row, after which nothing has become different."""

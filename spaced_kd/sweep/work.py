@@ -108,9 +108,10 @@ def _analyse(task: Task) -> None:
                 num_devices=task.config.num_devices,
             )
         except KeyboardInterrupt as error:
+            name = str(error) or "Ctrl-C"
             raise Interrupted(
-                f"by {str(error) or 'Ctrl-C'} in the analyses of {task.label}; run the same "
-                "command to continue with them."
+                f"by {name} in the analyses of {task.label}; run the same command to "
+                "continue with them."
             ) from None
 
 
