@@ -229,6 +229,8 @@ def test_a_job_that_fails_leaves_the_others_alone(instant, tmp_path):
     assert instant.began == ["a", "b", "c"]
     assert _statuses(found) == {"a": "finished", "b": "failed", "c": "finished"}
     assert (found[1].error, found[1].code) == ("NaN at update 3", 6)
+    told = run.check(jobs[1:2], tmp_path)
+    assert told == found[1:2]
     instant.outcomes.clear()
     found = run.run(jobs[1:2], tmp_path)
     assert instant.began[3:] == ["b"] and _statuses(found) == {"b": "finished"}
@@ -517,14 +519,14 @@ def test_options_on_the_command_line():
 
 
 def test_every_worker_gets_its_share_of_the_machine():
-    """By hand: 8 cores; 4 GPUs for 2 workers; 2 GPUs for 3 workers."""
-    assert local.shares(3, [], 8) == [{"NPROC": "2"}] * 3
-    assert local.shares(4, [], 2) == [{"NPROC": "1"}] * 4
-    assert [s["CUDA_VISIBLE_DEVICES"] for s in local.shares(2, list("0123"), 8)] == [
-        "0,2",
-        "1,3",
+    """By hand: no GPU, 5 GPUs for 2 workers, 2 GPUs for 3 workers."""
+    assert local.shares(2, []) == [{}, {}]
+    dealt = local.shares(2, list("01234"))
+    assert dealt == [
+        {"CUDA_VISIBLE_DEVICES": "0,2,4"},
+        {"CUDA_VISIBLE_DEVICES": "1,3"},
     ]
-    shared = local.shares(3, ["5", "GPU-x"], 8)
+    shared = local.shares(3, ["5", "GPU-x"])
     assert [s["CUDA_VISIBLE_DEVICES"] for s in shared] == ["5", "GPU-x", "5"]
     fractions = [s["XLA_PYTHON_CLIENT_MEM_FRACTION"] for s in shared]
     assert fractions == ["0.450", "0.900", "0.450"]
