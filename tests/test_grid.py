@@ -285,6 +285,21 @@ MISTAKES = {
         3,
         "cell lr_0_1: ",
     ),
+    "no workers": (
+        ["--config=GRID:0.1", "--workdir=w", "--workers=0"],
+        2,
+        "--workers=0 is too small",
+    ),
+    "engine": (
+        ["--config=GRID:0.1", "--workdir=w", "--engine=slrum"],
+        2,
+        "did you mean 'slurm'?",
+    ),
+    "engine's option": (
+        ["--config=GRID:0.1", "--workdir=w", "--engine_options=gpu"],
+        2,
+        "'gpu' is not NAME=VALUE",
+    ),
     "stray argument": (["--config=GRID:0.1", "--workdir=w", "x"], 2, "'x'"),
 }
 
@@ -303,6 +318,21 @@ def test_a_mistake_gives_one_line_and_its_code(
     assert len(lines) == 1 and lines[0].startswith("error: "), lines
     assert words in lines[0]
     assert not (tmp_path / "w").exists()
+
+
+def test_engine_and_workers_reach_the_sweep(tmp_path, monkeypatch):
+    """A cluster would stand idle while one process does all."""
+    given = {}
+
+    def run(jobs, root, **arguments):
+        given.update(arguments)
+        raise ConfigError("seen")
+
+    monkeypatch.setattr(sweep.sweep, "run", run)
+    flags = "--workers=3", "--engine=slurm", "--engine_options=partition=gpu,nodes=1"
+    assert _main(tmp_path, *flags) == 2
+    assert (given["workers"], given["engine"]) == (3, "slurm")
+    assert given["options"] == {"partition": "gpu", "nodes": 1} and given["may_exit"]
 
 
 @pytest.mark.parametrize(

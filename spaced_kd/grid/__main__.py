@@ -28,8 +28,8 @@ All cells are checked before the first one trains. A cell that fails is marked s
 the others still run. The same command does what is left, and tries the failed again.
 
 Exit codes: 0 done, else that of the first cell that failed; 2 config, 3 data,
-4 checkpoint or workdir, 5 locked, 6 non-finite, 7 storage, 8 workers that die, 75
-interrupted (after this one the same command continues from the last checkpoint).
+4 checkpoint or workdir, 5 locked, 6 non-finite, 7 storage, 8 workers that die,
+75 interrupted (after this one the same command continues from the last checkpoint).
 """
 
 

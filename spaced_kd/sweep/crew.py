@@ -9,8 +9,10 @@ from spaced_kd.errors import Interrupted, PeerError, StorageError
 from spaced_kd.interrupt import StopRequest
 from spaced_kd.sweep.engines.base import Start, Worker, log_of
 from spaced_kd.sweep.watch import Watch
-from spaced_kd.sweep.work import POLL_SECONDS
 from spaced_kd.sweep.worker import STOP
+
+POLL_SECONDS = 1.0
+"""Between two looks at workers and tasks."""
 
 MAX_IDLE_STARTS = 3
 """Starts of each worker, in a row, after which nothing has become different."""
@@ -37,13 +39,16 @@ def work(start: Start, count: int, root: Path, watch: Watch, stop: StopRequest) 
     crew: dict[str, Worker] = {}
     idle, signature = 0, watch.signature()
     try:
-        while watch.left():
+        while True:
+            lost = _lost(crew, root)
+            watch.look()
+            if not watch.left():
+                return
             if stop.requested:
                 raise Interrupted(
                     f"by {stop.signal}; the workers save and stop: run the same "
                     "command to continue."
                 )
-            lost = _lost(crew, root)
             # A worker that ends well leaves what is left to the others.
             again = lost if crew else names
             new = watch.signature()
@@ -56,7 +61,6 @@ def work(start: Start, count: int, root: Path, watch: Watch, stop: StopRequest) 
             crew |= {name: start(name) for name in again}
             idle += len(again)
             time.sleep(POLL_SECONDS)
-            watch.look()
     finally:
         _stop(crew, root)
 

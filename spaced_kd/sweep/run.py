@@ -35,7 +35,7 @@ class _Checked(NamedTuple):
 def check(jobs: Sequence[Job], root: str | Path) -> list[State]:
     """Validate all jobs with their data, and say how far they are; writes nothing.
 
-    A job that failed counts as unfinished here: `run` tries it again.
+    A job that failed is told as such; `run` tries it again.
 
     Args:
       jobs: with names of their own.
@@ -47,13 +47,18 @@ def check(jobs: Sequence[Job], root: str | Path) -> list[State]:
     """
     path = Path(root).expanduser().resolve()
     return [
-        State(one.job, "finished" if one.finished else _unfinished(one.task, path))
+        State(one.job, "finished") if one.finished else _unfinished(one.job, path)
         for one in _check(jobs, path)
     ]
 
 
-def _unfinished(task: Task, root: Path) -> str:
-    return "running" if marks.is_held(root, task.name) else "unfinished"
+def _unfinished(job: Job, root: Path) -> State:
+    if marks.is_held(root, job.name):
+        return State(job, "running")
+    mark = marks.look(root, job.name)
+    # Other marks may be of workers that died, or of a run that is not there any more.
+    status = mark.status if mark.status == "failed" else "unfinished"
+    return State(job, status, mark.error, mark.code)
 
 
 def run(

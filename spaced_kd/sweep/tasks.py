@@ -15,7 +15,7 @@ from spaced_kd import config as config_lib
 from spaced_kd import stages, workdir
 from spaced_kd.config import Config
 from spaced_kd.sweep.job import Job
-from spaced_kd.writers import read_json
+from spaced_kd.writers import read_json, storage_error
 
 _ORDER = "order.json"
 
@@ -98,7 +98,12 @@ def write_all(tasks: Sequence[Task], root: Path) -> None:
             "folder": str(task.folder),
             "needs": task.needs,
         }
-        workdir.write_json(place(root, task.name) / "task.json", content)
+        path = place(root, task.name) / "task.json"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error("write", path, error) from error
+        workdir.write_json(path, content)
     workdir.write_json(root / "jobs" / _ORDER, {"tasks": _names(tasks)})
 
 

@@ -59,7 +59,8 @@ class Watch:
 
     def signature(self) -> object:
         """Return what changes whenever some worker comes further, or dies of a task."""
-        return self._marks, [marks.progress(task) for task in self.left()]
+        running = (t for t in self.left() if self._marks[t.name].status == "running")
+        return self._marks, [marks.progress(task) for task in running]
 
     def _tell(self, task: Task, mark: Mark, *, is_first: bool) -> None:
         count = sum(one.status == "finished" for one in self._marks.values())

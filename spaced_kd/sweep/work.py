@@ -63,7 +63,7 @@ def pull(
                 if held:
                     took = True
                     changed()
-                    _do(task, root, stop, may_exit)
+                    _do(task, root, may_exit)
             if took:
                 changed()
                 break
@@ -82,11 +82,11 @@ def _is_ready(task: Task, root: Path) -> bool:
     return all(mark.status == "finished" for _, mark in found)
 
 
-def _do(task: Task, root: Path, stop: StopRequest, may_exit: bool) -> None:
+def _do(task: Task, root: Path, may_exit: bool) -> None:
     try:
         train.run(task.config, task.folder, may_exit=may_exit)
         if task.analyses:
-            _analyse(task, stop)
+            _analyse(task)
         marks.finish(task, root)
     except (Interrupted, StorageError):
         raise
@@ -98,7 +98,7 @@ def _do(task: Task, root: Path, stop: StopRequest, may_exit: bool) -> None:
         jax.clear_caches()
 
 
-def _analyse(task: Task, stop: StopRequest) -> None:
+def _analyse(task: Task) -> None:
     with _interruptible():
         try:
             analyze.analyze(
@@ -107,10 +107,11 @@ def _analyse(task: Task, stop: StopRequest) -> None:
                 options=task.analyses,
                 num_devices=task.config.num_devices,
             )
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
+            name = str(error) or "Ctrl-C"
             raise Interrupted(
-                f"by {stop.signal or 'Ctrl-C'} in the analyses of {task.label}; run "
-                "the same command to continue with them."
+                f"by {name} in the analyses of {task.label}; run the same command to "
+                "continue with them."
             ) from None
 
 
@@ -121,8 +122,8 @@ def _interruptible() -> Iterator[None]:
         yield
         return
 
-    def leave(*_: Any) -> None:
-        raise KeyboardInterrupt
+    def leave(number: int, _: Any) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
 
     numbers = signal.SIGTERM, signal.SIGINT
     old = {number: signal.signal(number, leave) for number in numbers}

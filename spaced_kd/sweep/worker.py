@@ -55,15 +55,18 @@ def _define(values: absl_flags.FlagValues) -> None:
 
 def _watch(root: Path, asked: threading.Event) -> None:
     """Send one SIGTERM, since a second one would end the process without saving."""
-    while not (asked.is_set() or (root / STOP).exists() or _is_alone()):
+    while not (asked.is_set() or (root / STOP).exists() or is_alone(0)):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _is_alone() -> bool:
-    """Return whether standard input has ended; takes half a second otherwise."""
-    readable, _, _ = select.select([0], [], [], 0.5)
-    return bool(readable) and not os.read(0, 1)
+def is_alone(descriptor: int) -> bool:
+    """Return whether a pipe has ended, as it does with the process that holds it.
+
+    Takes half a second where it has not.
+    """
+    readable, _, _ = select.select([descriptor], [], [], 0.5)
+    return bool(readable) and not os.read(descriptor, 1)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What an engine is, and how each of them starts the process of a worker."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 Options = Mapping[str, Any]
+
+SAVE_SECONDS = 60.0
+"""That a worker may take to save; Slurm sends its signal 90 seconds ahead."""
 
 
 class Worker(Protocol):
@@ -74,13 +78,15 @@ def launch(
         )
 
 
-def attend(root: Path, name: str, environment: Mapping[str, str] | None = None) -> int:
-    """Run a worker to its end; return its exit code. For engines' own processes."""
-    process = launch(root, name, environment)
+def attend(process: subprocess.Popen[bytes]) -> int:
+    """Return a worker's exit code when it ends; if anything comes between, it saves."""
     try:
         return process.wait()
     except BaseException:
         leave(process)
+        # A cluster may kill it as soon as this process, which it knows, has ended.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(SAVE_SECONDS)
         raise
 
 

@@ -1,4 +1,8 @@
-"""Workers on this machine: each a process, with devices or cores of its own."""
+"""Workers on this machine: each a process, where there are GPUs with some of its own.
+
+On CPU they share the cores as the system deals them out. Fewer threads for each worker
+would give other last bits: XLA divides sums among its threads.
+"""
 
 import contextlib
 import os
@@ -30,20 +34,18 @@ class _Worker:
         self.process.kill()
 
 
-def shares(workers: int, gpus: Sequence[str], cores: int) -> list[dict[str, str]]:
-    """Return which environment variables give each worker its share of a machine.
+def shares(workers: int, gpus: Sequence[str]) -> list[dict[str, str]]:
+    """Return which environment variables give each worker its share of the GPUs.
 
-    GPUs are dealt out in turn: to each worker as many as there are, where there are at
-    least as many GPUs as workers, else several workers to a GPU, which divide its
-    memory. On CPU each gets its part of the cores as threads of XLA.
+    They are dealt out in turn: several to a worker, or several workers to a GPU, which
+    divide its memory then.
 
     Args:
       workers: how many.
       gpus: names as in CUDA_VISIBLE_DEVICES; empty: there are none.
-      cores: of the CPU.
     """
     if not gpus:
-        return [{"NPROC": str(max(1, cores // workers))} for _ in range(workers)]
+        return [{} for _ in range(workers)]
     if len(gpus) >= workers:
         return [
             {"CUDA_VISIBLE_DEVICES": ",".join(gpus[k::workers])} for k in range(workers)
@@ -69,11 +71,6 @@ def _gpus() -> list[str]:
     return named or [str(k) for k in range(len(jax.local_devices()))]
 
 
-def _cores() -> int:
-    given = os.environ.get("NPROC", "")
-    return int(given) if given.isdigit() else len(os.sched_getaffinity(0))
-
-
 def _check(options: Options) -> None:
     if options:
         raise ConfigError(
@@ -85,7 +82,7 @@ def _check(options: Options) -> None:
 @contextlib.contextmanager
 def _open(root: Path, workers: int, options: Options) -> Iterator[Start]:
     del options
-    found = shares(workers, _gpus(), _cores())
+    found = shares(workers, _gpus())
 
     def start(name: str) -> _Worker:
         return _Worker(launch(root, name, found[int(name.rpartition("-")[2])]))

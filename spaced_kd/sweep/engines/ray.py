@@ -8,13 +8,14 @@ its own), `num_cpus` and `num_gpus` of each worker, and, for one of its own,
 import contextlib
 import logging
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from spaced_kd import registry
 from spaced_kd.errors import ConfigError, PeerError, one_line
-from spaced_kd.sweep.engines.base import Engine, Options, Start, attend
+from spaced_kd.sweep.engines.base import Engine, Options, Start, attend, launch
 
 _DEFAULTS: dict[str, Any] = {
     "address": "",
@@ -44,6 +45,10 @@ class _Worker:
 
     def kill(self) -> None:
         self._ray.cancel(self._reference, force=True)
+
+
+def _run(root: Path, name: str) -> int:
+    return attend(launch(root, name))
 
 
 def _settings(options: Options) -> dict[str, Any]:
@@ -81,6 +86,7 @@ def _open(root: Path, workers: int, options: Options) -> Iterator[Start]:
         "object_store_memory": int(settings["object_store_memory"]),
     }
     address = settings["address"]
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             **({"address": address} if address else own),
@@ -88,14 +94,18 @@ def _open(root: Path, workers: int, options: Options) -> Iterator[Start]:
             log_to_driver=False,
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise PeerError(f"Ray does not start: {one_line(error)}") from error
+        raise PeerError(
+            f"Ray does not start: {one_line(error)}; see engine option address."
+        ) from error
+    # Ray puts its own there, which would end this process without a word to workers.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
     # A lost worker is started again by the sweep, which knows whether that helps.
     needs = {"num_cpus": settings["num_cpus"], "num_gpus": settings["num_gpus"]}
-    task = ray.remote(**needs, max_retries=0)(attend)
-    threads = {"NPROC": str(max(1, int(settings["num_cpus"])))}
+    task = ray.remote(**needs, max_retries=0)(_run)
 
     def start(name: str) -> _Worker:
-        return _Worker(ray, task.remote(root, name, threads))
+        return _Worker(ray, task.remote(root, name))
 
     try:
         yield start

@@ -17,16 +17,21 @@ from pathlib import Path
 from typing import Any
 
 from spaced_kd.errors import ConfigError, PeerError, one_line
-from spaced_kd.sweep.engines.base import Engine, Options, Start, launch, leave
+from spaced_kd.sweep.engines.base import (
+    SAVE_SECONDS,
+    Engine,
+    Options,
+    Start,
+    attend,
+    launch,
+    leave,
+)
 
 _CLUSTERS = "slurm", "local"
 _SLURM = ("partition", "account", "qos", "constraint", "time", "mem", "exclude")
 _DEFAULTS = {"timeout_min": 24 * 60, "name": "spaced_kd"}
 _MAX_TIMEOUTS = 1000
 """A worker whose time is up begins again; what it had goes on from its checkpoint."""
-
-_SAVE_SECONDS = 60.0
-"""That a worker may take to save; Slurm sends its signal 90 seconds ahead."""
 
 
 class Attend:
@@ -40,11 +45,7 @@ class Attend:
     def __call__(self) -> int:
         """Return the worker's exit code."""
         self._process = launch(self._root, self._name)
-        try:
-            return self._process.wait()
-        except BaseException:
-            leave(self._process)
-            raise
+        return attend(self._process)
 
     def checkpoint(self) -> Any:
         """Let the worker save; return what is to be queued again, as submitit asks."""
@@ -53,7 +54,7 @@ class Attend:
         if self._process is not None:
             leave(self._process)
             # Not `wait`: this runs in a signal handler, inside a call of it.
-            deadline = time.monotonic() + _SAVE_SECONDS
+            deadline = time.monotonic() + SAVE_SECONDS
             while _lives(self._process.pid) and time.monotonic() < deadline:
                 time.sleep(0.1)
         return submitit.helpers.DelayedSubmission(Attend(self._root, self._name))
