@@ -1,4 +1,4 @@
-"""`python -m spaced_kd.reproduce table1 --budget=smoke --workdir=...`: flags, one call."""
+"""`python -m spaced_kd.reproduce table1 --workdir=...`: flags, then one call."""
 
 import logging
 import sys

@@ -9,14 +9,15 @@ from pathlib import Path
 
 from spaced_kd import results
 from spaced_kd.analysis.base import Found
+from spaced_kd.report import analyses
 from spaced_kd.reproduce import readings
 from spaced_kd.reproduce.items import Place
 from spaced_kd.reproduce.planner import Plan, Spot
-from spaced_kd.results import NetworkResult, Results
+from spaced_kd.results import Results
 from spaced_kd.spread import Spread
 from spaced_kd.sweep import state as states_lib
 from spaced_kd.sweep.state import State
-from spaced_kd.writers import Row
+from spaced_kd.writers import Row, read_json
 
 METRICS = {
     "last": "acc1_last",
@@ -93,13 +94,15 @@ class _Finished:
     @property
     def rows(self) -> list[Row]:
         if self._rows is None:
-            self._rows = results.read_log(self._workdir / "metrics.jsonl")
+            self._rows = readings.evaluations(self._workdir)
         return self._rows
 
     @property
     def analyses(self) -> dict[str, Found]:
         if self._analyses is None:
-            self._analyses = readings.analyses(self._workdir)
+            described = read_json(self._workdir / "config.json")
+            plan = read_json(self._workdir / "plan.json")
+            self._analyses = analyses.read(self._workdir, described, plan)
         return self._analyses
 
 
@@ -126,26 +129,14 @@ def _values(
     place: Place, spot: Spot, run: _Finished, metric: str
 ) -> dict[int, float | None]:
     if place.analysis:
-        return readings.number_of(
-            run.analyses[place.analysis], spot.network, place.measure
-        )
+        assert place.measure is not None
+        found = run.analyses[place.analysis]
+        return readings.by_seed(found, spot.network, place.measure)
     net = run.results.networks[spot.network]
     if place.share < 1.0:
-        return _along(net, spot, run.rows, place)
+        return readings.accuracy_at(
+            run.rows, spot.network, net.updates, place.share, place.exit
+        )
     shown = net.exits[place.exit] if place.exit else net
     spread: Spread = getattr(shown, METRICS[metric])
     return dict(zip(net.seeds, spread.per_seed, strict=True))
-
-
-def _along(
-    net: NetworkResult, spot: Spot, rows: Iterable[Row], place: Place
-) -> dict[int, float | None]:
-    """Return the accuracies at a share of a network's own updates."""
-    key = f"eval/{results.metric_prefix(spot.network)}"
-    key += f"{place.exit}/acc1" if place.exit else "acc1"
-    found: dict[int, float | None] = {}
-    for row in rows:
-        if row["phase"] == "eval" and row["network"] == spot.network:
-            if row["step"] <= place.share * net.updates + 1e-9:
-                found[row["seed"]] = row.get(key)
-    return found

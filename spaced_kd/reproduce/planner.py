@@ -71,7 +71,7 @@ def plan(
       configs: folder of the config files.
       budget: what becomes of each file.
       root: where runs of an earlier plan may lie: what they have is not done again.
-      variant: of every config file that has it; empty: as the tables say.
+      variant: whom the paper's config files follow; empty: as the tables say.
 
     Raises:
       ConfigError: a config file that cannot be read or cannot work.
@@ -82,7 +82,8 @@ def plan(
     places = dict.fromkeys(place for item in items for place in item.places)
     files: dict[tuple[str, str], list[Place]] = {}
     for place in places:
-        files.setdefault((place.config, variant or place.variant), []).append(place)
+        follows = place.variant or ("" if _is_own(place.config) else variant)
+        files.setdefault((place.config, follows), []).append(place)
     found: dict[Place, list[tuple[_Run, str]]] = {place: [] for place in places}
     for (name, chosen), wanted in files.items():
         for runs in source.runs(configs, name, chosen, budget):
@@ -101,6 +102,11 @@ def plan(
             for place, runs in found.items()
         },
     )
+
+
+def _is_own(config: str) -> bool:
+    """Return whether a config file is not the paper's, and has no paper to follow."""
+    return config.startswith("digits")
 
 
 def _add(
@@ -180,4 +186,4 @@ def _seeds(base: Config) -> tuple[int, ...]:
 
 def _job(name: str, run: _Run) -> Job:
     config = dataclasses.replace(run.config, progress="none")
-    return Job(name, config, run.analyses)
+    return Job(name, config, run.analyses, tuple(sorted(run.analysed)))

@@ -17,12 +17,14 @@ class Job:
     """An ordinary run, in `<root>/cells/<name>`, and what is measured of it then.
 
     name: letters, digits, '_' and '-'. config: resolved. analyses: analysis -> option
-    -> value; done after training, on every network and seed.
+    -> value; done after training, on every seed. networks: that they measure; empty:
+    all.
     """
 
     name: str
     config: Config
     analyses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    networks: tuple[str, ...] = ()
 
 
 def refuse_names(jobs: Iterable[Job]) -> None:

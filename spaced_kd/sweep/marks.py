@@ -80,6 +80,7 @@ def finish(task: Task, root: Path) -> None:
 def _finished(task: Task) -> dict[str, Any]:
     return {
         "analyses": task.analyses,
+        "networks": list(task.networks),
         "start": workdir.last_start(task.folder) if task.analyses else "",
     }
 

@@ -25,13 +25,15 @@ class Task:
     """A run and the analyses that follow it.
 
     name: of the job; of a stage: with a dot, which no job's has. folder: of the run.
-    needs: names of the tasks that must be finished before.
+    analyses, networks: as of a `Job`. needs: names of the tasks that must be finished
+    before.
     """
 
     name: str
     folder: Path
     config: Config
     analyses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    networks: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
 
     @property
@@ -66,7 +68,8 @@ def of_job(job: Job, root: Path, datasets: stages.Datasets) -> list[Task]:
     before = _stages(config, path, datasets)
     # What a worker reads from the file is what one in this process is given.
     analyses = json.loads(json.dumps(job.analyses))
-    return [*before, Task(job.name, path, config, analyses, _names(before))]
+    own = Task(job.name, path, config, analyses, job.networks, _names(before))
+    return [*before, own]
 
 
 def _stages(config: Config, path: Path, datasets: stages.Datasets) -> list[Task]:
@@ -97,6 +100,7 @@ def write_all(tasks: Sequence[Task], root: Path) -> None:
             "config": config_lib.to_dict(task.config),
             "folder": str(task.folder),
             "needs": task.needs,
+            "networks": task.networks,
         }
         path = place(root, task.name) / "task.json"
         try:
@@ -126,5 +130,6 @@ def _read(name: str, path: Path) -> Task:
         Path(content["folder"]),
         config_lib.from_dict(content["config"]),
         content["analyses"],
+        tuple(content["networks"]),
         tuple(content["needs"]),
     )

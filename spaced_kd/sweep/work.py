@@ -104,6 +104,7 @@ def _analyse(task: Task) -> None:
             analyze.analyze(
                 task.folder,
                 list(task.analyses),
+                networks=task.networks,
                 options=task.analyses,
                 num_devices=task.config.num_devices,
             )
