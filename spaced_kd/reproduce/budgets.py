@@ -10,7 +10,7 @@ from typing import Any
 
 from spaced_kd import config as config_lib
 from spaced_kd import recipes, registry
-from spaced_kd.config import NO_TEACHER
+from spaced_kd.config import NO_TEACHER, WITH_TRAINED_TEACHER
 
 ConfigDict = Any
 """An `ml_collections.ConfigDict`, whose fields no type checker knows."""
@@ -91,6 +91,8 @@ def apply(config: ConfigDict, budget: Budget) -> None:
     config.num_epochs = budget.transformer_epochs if adamw else budget.epochs
     _digits(config)
     config.data.num_train_examples = budget.train_examples
+    if budget.name == "smoke":
+        _compile_little(config)
     share = config.num_epochs / before
     for network in (config.teacher, config.student):
         network.optim.warmup_epochs *= share
@@ -99,7 +101,7 @@ def apply(config: ConfigDict, budget: Budget) -> None:
         student.window_stop_epochs = _scaled(student.window_stop_epochs, share)
         if student.plan == "critical_period":
             _fit_window(student, config.num_epochs)
-    _networks(config, with_transformers=budget.name == "small")
+    _networks(config, budget)
     for stage in config.stages.values():
         apply(stage, budget)
 
@@ -120,6 +122,13 @@ def _digits(config: ConfigDict) -> None:
     config.data.last_batch = last_batch
 
 
+def _compile_little(config: ConfigDict) -> None:
+    """Leave out what makes programs longer, or more of them, and shows nothing."""
+    config.chunk_steps = 1  # a rest shorter than a chunk would be a second program
+    config.data.crop_padding = 0
+    config.data.rotation_degrees = 0.0
+
+
 def _scaled(epochs: float | None, share: float) -> float | None:
     return None if epochs is None else epochs * share
 
@@ -131,21 +140,26 @@ def _fit_window(student: ConfigDict, num_epochs: int) -> None:
         student.space_interval_epochs = length / 2
 
 
-def _networks(config: ConfigDict, with_transformers: bool) -> None:
+def _networks(config: ConfigDict, budget: Budget) -> None:
     """Replace the networks by small ones, of which each may be none or inherited."""
     plain: ConfigDict = config_lib.base_config()
+    # SHAKE's second head reads feature maps.
+    needs_maps = config.student.method in WITH_TRAINED_TEACHER
+    cnn = "small_cnn" if needs_maps or budget.name != "smoke" else "mlp"
     for network in (config.teacher, config.student):
-        network.model = _small(network.model, with_transformers)
+        network.model = _small(network.model, cnn, budget)
         network.arch = plain.student.arch.copy_and_resolve_references()
         if network.model.startswith(("deit", "pit")):
             network.arch.patch_size = 4
     for student in config.students.values():
         if student.model:
-            student.model = _small(student.model, with_transformers)
+            student.model = _small(student.model, cnn, budget)
         student.arch = config_lib.student().arch
 
 
-def _small(model: str, with_transformers: bool) -> str:
-    if model == NO_TEACHER or (with_transformers and model.startswith(("deit", "pit"))):
+def _small(model: str, cnn: str, budget: Budget) -> str:
+    if model == NO_TEACHER:
         return model
-    return "small_cnn" + "_branches" * model.endswith("_branches")
+    if budget.name == "small" and model.startswith(("deit", "pit")):
+        return model
+    return "small_cnn_branches" if model.endswith("_branches") else cnn

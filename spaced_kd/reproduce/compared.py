@@ -1,14 +1,12 @@
 """Paired differences between a row's columns, and how sure they are."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 
 from spaced_kd import statistics
 from spaced_kd.reproduce.items import Item, Place, Row
-from spaced_kd.reproduce.numbers import Number
+from spaced_kd.reproduce.numbers import Number, shared_with
 from spaced_kd.statistics import Comparison
-
-Pair = tuple[Number, Number]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +14,7 @@ class Difference:
     """Column minus reference of one row, by seed.
 
     comparison: None unless both are finished. p_holm: adjusted over all differences of
-    the table, those that several rows share counted once. updates, passes: how much
+    the table. updates, passes: how much
     more training than the reference, as a share of that; None unless finished.
     """
 
@@ -30,27 +28,27 @@ class Difference:
 
 
 def differences(item: Item, numbers: Mapping[Place, Number]) -> list[Difference]:
-    """Return the differences that a table asks for, row by row."""
-    found: list[Difference] = []
-    keys: list[tuple] = []
-    for row in item.rows:
-        for column, reference in item.comparisons:
-            own, other = row.places.get(column), row.places.get(reference)
-            if own is None or other is None:
-                continue
-            pair = numbers[own], numbers[other]
-            found.append(_difference(row, column, reference, pair))
-            keys.append((_what(own, pair[0]), _what(other, pair[1])))
-    return _adjusted(found, keys)
+    """Return the differences that a table asks for, row by row.
+
+    Rows that have the very same numbers as an earlier one are left out.
+    """
+    shared = shared_with(item, numbers)
+    found = [
+        _difference(row, column, reference, numbers)
+        for row in item.rows
+        if row.label not in shared
+        for column, reference in item.comparisons
+        if column in row.places and reference in row.places
+    ]
+    adjusted = statistics.holm([d.comparison and d.comparison.p_value for d in found])
+    pairs = zip(found, adjusted, strict=True)
+    return [dataclasses.replace(d, p_holm=p) for d, p in pairs]
 
 
-def _what(place: Place, number: Number) -> tuple:
-    """Return what a number is, whichever row shows it."""
-    return number.spots, place.share, place.exit, place.analysis, place.measure
-
-
-def _difference(row: Row, column: str, reference: str, pair: Pair) -> Difference:
-    own, other = pair
+def _difference(
+    row: Row, column: str, reference: str, numbers: Mapping[Place, Number]
+) -> Difference:
+    own, other = numbers[row.places[column]], numbers[row.places[reference]]
     if not (own.by_seed and other.by_seed):
         return Difference(row, column, reference, None)
     shared = [seed for seed in own.by_seed if seed in other.by_seed]
@@ -71,17 +69,3 @@ def _minus(own: float | None, other: float | None) -> float | None:
 
 def _excess(own: int | None, other: int | None) -> float | None:
     return (own - other) / other if own is not None and other else None
-
-
-def _adjusted(found: Sequence[Difference], keys: Iterable[tuple]) -> list[Difference]:
-    """Adjust the p-values; rows that share their runs are one hypothesis."""
-    by_key: dict[tuple, float | None] = {}
-    keys = list(keys)
-    for key, difference in zip(keys, found, strict=True):
-        comparison = difference.comparison
-        by_key[key] = comparison.p_value if comparison else None
-    adjusted = dict(zip(by_key, statistics.holm(list(by_key.values())), strict=True))
-    return [
-        dataclasses.replace(difference, p_holm=adjusted[key])
-        for key, difference in zip(keys, found, strict=True)
-    ]

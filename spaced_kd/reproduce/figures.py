@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from spaced_kd import style
 from spaced_kd.reproduce.items import Item, Place, Row
-from spaced_kd.reproduce.numbers import Number
+from spaced_kd.reproduce.numbers import Number, shared_with
 from spaced_kd.reproduce.tables import printed_in_paper
 from spaced_kd.spread import Spread
 
@@ -160,12 +160,8 @@ def _spans_decades(places: Sequence[float]) -> bool:
 
 
 def _different(item: Item, numbers: Numbers) -> list[Row]:
-    """Return the rows that do not share all their runs with an earlier one."""
-    seen: dict[tuple, Row] = {}
-    for row in item.rows:
-        key = tuple(numbers[place].spots for place in row.places.values())
-        seen.setdefault(key, row)
-    return list(seen.values())
+    shared = shared_with(item, numbers)
+    return [row for row in item.rows if row.label not in shared]
 
 
 def _spread(row: Row, column: str, numbers: Numbers) -> Spread:

@@ -11,7 +11,7 @@ from spaced_kd import results
 from spaced_kd.analysis.base import Found
 from spaced_kd.report import analyses
 from spaced_kd.reproduce import readings
-from spaced_kd.reproduce.items import Place
+from spaced_kd.reproduce.items import Item, Place
 from spaced_kd.reproduce.planner import Plan, Spot
 from spaced_kd.results import Results
 from spaced_kd.spread import Spread
@@ -80,6 +80,26 @@ def read(
         place: _number(place, spots, by_job, runs, metric)
         for place, spots in plan.spots.items()
     }
+
+
+def shared_with(item: Item, numbers: Mapping[Place, Number]) -> dict[str, str]:
+    """Return label -> label of an earlier row that has the very same numbers.
+
+    At a small budget rows that differ in data and networks alone are the same runs.
+    """
+    first: dict[tuple, str] = {}
+    found = {}
+    for row in item.rows:
+        key = tuple((c, what(p, numbers[p])) for c, p in row.places.items())
+        earlier = first.setdefault(key, row.label)
+        if earlier != row.label:
+            found[row.label] = earlier
+    return found
+
+
+def what(place: Place, number: Number) -> tuple:
+    """Return what a number is of, whichever row shows it."""
+    return number.spots, place.share, place.exit, place.analysis, place.measure
 
 
 class _Finished:

@@ -44,6 +44,11 @@ class Settings:
     equal: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
 
+    @property
+    def warning(self) -> str:
+        """What must be known before any number is read; "" at full size."""
+        return budgets.find(self.budget).warning
+
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
@@ -111,7 +116,7 @@ def write(outcome: Outcome, folder: Path, *, pictures: bool = True) -> None:
             _shown_settings(outcome.settings),
             sections,
             [_row(state, outcome.root) for state in outcome.states],
-            budgets.find(outcome.settings.budget).warning,
+            outcome.settings.warning,
         )
         write_whole(folder / "index.html", text)
 
@@ -123,7 +128,7 @@ def _heading(item: Item) -> str:
 def _tables(item: Item, outcome: Outcome, found: Sequence[Difference]) -> list[Table]:
     differences = tables.differences(found, item)
     return [
-        tables.main(item, outcome.numbers),
+        tables.main(item, outcome.numbers, outcome.settings.warning),
         *([differences] if differences else []),
         *equal.tables(item, outcome.numbers, outcome.settings.equal, outcome.root),
     ]

@@ -90,7 +90,8 @@ def plan(
             for cell, config in runs.items():
                 here = [place for place in wanted if place.cell == cell]
                 if here:
-                    _add(known, f"{name.rpartition('/')[2]}", config, here, found)
+                    stem = "_".join(filter(None, (name.rpartition("/")[2], cell)))
+                    _add(known, stem, config, here, found)
     used = {id(run): run for spots in found.values() for run, _ in spots}
     names = {key: _name(run) for key, run in used.items()}
     return Plan(

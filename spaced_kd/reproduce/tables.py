@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from spaced_kd.reproduce import paper
 from spaced_kd.reproduce.compared import Difference
 from spaced_kd.reproduce.items import Item, Place, Row
-from spaced_kd.reproduce.numbers import Number
+from spaced_kd.reproduce.numbers import Number, shared_with
 from spaced_kd.reproduce.paper import Number as Printed
 from spaced_kd.statistics import Comparison
 from spaced_kd.tables import Table
@@ -18,14 +18,28 @@ _UNEQUAL = 0.01
 """More than this share of training more or less is marked."""
 
 
-def main(item: Item, numbers: Numbers) -> Table:
-    """Return the paper's table: in each cell ours, the paper's, and ours minus that."""
+def main(item: Item, numbers: Numbers, warning: str = "") -> Table:
+    """Return the paper's table: in each cell ours, the paper's, and ours minus that.
+
+    Args:
+      item: the table, or a figure.
+      numbers: of its places.
+      warning: what must be known before any number is read; the first note.
+    """
+    shared = shared_with(item, numbers)
     rows = tuple(
-        (row.label, *(_cell(item, row, column, numbers) for column in item.columns))
+        (
+            row.label,
+            *(
+                _cell(item, row, column, numbers, shared.get(row.label, ""))
+                for column in item.columns
+            ),
+        )
         for row in item.rows
     )
     titles = (column.title for column in item.columns.values())
-    return Table(("", *titles), rows, tuple(_notes(item, numbers)))
+    notes = (*filter(None, [warning]), *_notes(item, numbers))
+    return Table(("", *titles), rows, notes)
 
 
 def differences(found: Sequence[Difference], item: Item) -> Table | None:
@@ -99,12 +113,15 @@ def _or_blank(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _cell(item: Item, row: Row, column: str, numbers: Numbers) -> str:
+def _cell(item: Item, row: Row, column: str, numbers: Numbers, same_as: str) -> str:
+    """Return a cell's text; `same_as`: label of an earlier row of the same numbers."""
     place, printed = row.places.get(column), printed_in_paper(item, row, column)
     theirs = "" if printed is None else f"paper {printed}"
     if place is None:
         return "\n".join(filter(None, ("-", theirs)))
     number = numbers[place]
+    if same_as:
+        return "\n".join(filter(None, (f"as {same_as}", theirs)))
     if number.status != "finished":
         return "\n".join(filter(None, (number.status.upper(), theirs)))
     spread = number.spread
@@ -170,8 +187,7 @@ def _difference_notes(found: Iterable[Difference]) -> Iterable[str]:
         "Differences are taken within a seed, whose students share the teacher, the "
         "batches and their order. p: two-sided permutation test of the paired "
         "differences, which cannot be less than the number in brackets for so few "
-        "seeds. Holm: adjusted over this table's differences, rows that share their "
-        "runs counted once. Seeds: for a paired t test to find the observed effect at "
+        "seeds. Holm: adjusted over this table's differences. Seeds: for a paired t test to find the observed effect at "
         "the 5 % level."
     )
     if any(
