@@ -124,6 +124,8 @@ def _cell(item: Item, row: Row, column: str, numbers: Numbers, same_as: str) -> 
         return "\n".join(filter(None, (f"as {same_as}", theirs)))
     if number.status != "finished":
         return "\n".join(filter(None, (number.status.upper(), theirs)))
+    if number.picture is not None:
+        return "drawn"
     spread = number.spread
     if spread.mean is None:
         return "\n".join(filter(None, ("not finite", theirs)))
@@ -187,8 +189,8 @@ def _difference_notes(found: Iterable[Difference]) -> Iterable[str]:
         "Differences are taken within a seed, whose students share the teacher, the "
         "batches and their order. p: two-sided permutation test of the paired "
         "differences, which cannot be less than the number in brackets for so few "
-        "seeds. Holm: adjusted over this table's differences. Seeds: for a paired t test to find the observed effect at "
-        "the 5 % level."
+        "seeds. Holm: adjusted over this table's differences. Seeds: for a paired t "
+        "test to find the observed effect at the 5 % level."
     )
     if any(
         excess is not None and abs(excess) > _UNEQUAL
