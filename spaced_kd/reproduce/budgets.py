@@ -6,6 +6,7 @@ everything works; its numbers mean nothing.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from spaced_kd import config as config_lib
@@ -25,8 +26,9 @@ class Budget:
 
     name: a key of `BUDGETS`. num_seeds: paired repetitions. epochs: of a ResNet's
     training, where the paper has 80; None: as in the config file. transformer_epochs:
-    likewise, where it has 300. train_examples: digits that are trained on. overrides:
-    (dotted field, value) of every run, applied last, by `source`.
+    likewise, where it has 300. train_examples: digits that are trained on. analyses:
+    analysis -> options that it has instead of its own. overrides: (dotted field, value)
+    of every run, applied last, by `source`.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Budget:
     epochs: int | None = None
     transformer_epochs: int | None = None
     train_examples: int = 300
+    analyses: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     overrides: tuple[tuple[str, Any], ...] = ()
 
     @property
@@ -57,8 +60,14 @@ class Budget:
         return self.epochs is None
 
 
+_FEW_IMAGES = {
+    "noise": {"num_draws": 1, "splits": "train", "num_train_examples": 30},
+    "corruptions": {"num_examples": 30},
+    "attacks": {"num_examples": 30, "steps": 2},
+}
+
 BUDGETS = {
-    "smoke": Budget("smoke", 2, epochs=8, transformer_epochs=8, train_examples=90),
+    "smoke": Budget("smoke", 2, 8, 8, train_examples=90, analyses=_FEW_IMAGES),
     "small": Budget("small", 5, epochs=40, transformer_epochs=16),
     "paper": Budget("paper", 3),
 }

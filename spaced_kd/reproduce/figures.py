@@ -1,11 +1,13 @@
 """The paper's figures with our numbers; the paper's own, where it prints them, grey."""
 
+import io
 import math
+import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 from spaced_kd import style
 from spaced_kd.reproduce.items import Item, Place, Row
@@ -27,9 +29,14 @@ def draw(item: Item, numbers: Numbers) -> list[Drawn]:
     Returns:
       Its pictures; none for a table, or as long as nothing is finished.
     """
-    if item.kind != "figure" or not any(numbers[p].by_seed for p in item.places):
+    found = [numbers[place] for place in item.places]
+    if item.kind != "figure" or not any(n.by_seed or n.picture for n in found):
         return []
-    return _FIGURES.get(item.name, _panels)(item, numbers)
+    if item.unit == "picture":
+        return [_pictures(item, numbers)]
+    return (
+        _intervals(item, numbers) if item.name == "figure2" else _panels(item, numbers)
+    )
 
 
 def _intervals(item: Item, numbers: Numbers) -> list[Drawn]:
@@ -114,45 +121,54 @@ def _minus_online(
     return x, y
 
 
-def _panels(item: Item, numbers: Numbers) -> list[Drawn]:
-    """Columns as curves over the rows' places, a panel for each name of one.
+def _pictures(item: Item, numbers: Numbers) -> Drawn:
+    """Draw a grid of images, a row for each of the item's."""
+    count = len(item.columns)
+    size = style.WIDTH / count
+    figure = Figure(figsize=(style.WIDTH, size * len(item.rows)))
+    grid = figure.subplots(len(item.rows), count, squeeze=False)
+    for line, row in zip(grid, item.rows, strict=True):
+        for axes, (name, column) in zip(line, item.columns.items(), strict=True):
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.grid(False)
+            picture = numbers[row.places[name]].picture
+            if picture is not None:
+                pixels = np.asarray(Image.open(io.BytesIO(picture)))
+                axes.imshow(pixels, cmap="gray", vmin=0, vmax=255)
+            if line is grid[0]:
+                axes.set_title(column.title)
+        line[0].set_ylabel(row.label)
+    return item.name, f"{item.name[6:]}. {item.title}", figure
 
-    Rows without a place are drawn as horizontal lines through all panels.
-    """
+
+def _panels(item: Item, numbers: Numbers) -> list[Drawn]:
+    """Draw columns as curves over the rows' places, a figure for each panel."""
     names = list(dict.fromkeys(row.panel for row in item.rows if row.panel))
     return [_panel(item, numbers, name, k) for k, name in enumerate(names)]
 
 
 def _panel(item: Item, numbers: Numbers, name: str, index: int) -> Drawn:
     rows = [row for row in item.rows if row.panel == name]
-    lines = [row for row in item.rows if not row.panel]
     curves = [c for c in item.columns if any(c in row.places for row in rows)]
     titles = {c: item.columns[c].title for c in curves}
-    labels = [*titles.values(), *(row.label for row in lines)]
+    labels = list(titles.values())
     looks = style.line_looks(labels)
     figure, axes = style.panel(names=labels)
     for column in curves:
         spreads = [_spread(row, column, numbers) for row in rows]
         places = [row.x for row in rows]
         style.band(axes, places, spreads, looks[titles[column]] | _MARKS)
-    for row in lines:
-        _line(axes, row, numbers, looks[row.label])
-    if index >= 0 and _spans_decades([row.x for row in rows]):
+    if _spans_decades([row.x for row in rows]):
         axes.set_xscale("log")
         axes.set_xticks([row.x for row in rows], [f"{row.x:g}" for row in rows])
         axes.minorticks_off()
     axes.set_xlabel(item.axis or name)
-    axes.set_ylabel(f"accuracy, {item.unit}")
+    unit = rows[0].unit or item.unit
+    axes.set_ylabel("accuracy, %" if unit == "%" else f"loss, {unit}")
     style.legend(figure, looks, labels)
-    letter = "abcdefgh"[index]
+    letter = string.ascii_lowercase[index]
     return f"{item.name}{letter}", f"{item.name[6:]}{letter}. {name}", figure
-
-
-def _line(axes: Axes, row: Row, numbers: Numbers, look: style.Look) -> None:
-    for place in row.places.values():
-        mean = numbers[place].spread.mean
-        if mean is not None:
-            axes.axhline(mean, **look)
 
 
 def _spans_decades(places: Sequence[float]) -> bool:
@@ -172,6 +188,3 @@ def _spread(row: Row, column: str, numbers: Numbers) -> Spread:
 def _value(item: Item, row: Row, column: str) -> float | None:
     printed = printed_in_paper(item, row, column)
     return None if printed is None else float(printed)
-
-
-_FIGURES = {"figure2": _intervals}

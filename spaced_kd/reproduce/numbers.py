@@ -35,7 +35,8 @@ class Number:
 
     status: as of `sweep.state`. by_seed: seed -> value; {} unless finished; None where
     a value is not finite. spots: the runs. error: of a failed one. updates,
-    forward_passes, backward_passes: of training, in batches.
+    forward_passes, backward_passes: of training, in batches. picture: a PNG, of a place
+    that means one instead of numbers.
     """
 
     status: str
@@ -45,6 +46,7 @@ class Number:
     updates: int | None = None
     forward_passes: int | None = None
     backward_passes: int | None = None
+    picture: bytes | None = None
 
     @property
     def spread(self) -> Spread:
@@ -137,6 +139,10 @@ def _number(
         for spot in spots:
             if states[spot.job].status == status:
                 return Number(status, {}, spots, states[spot.job].error)
+    if place.measure is not None and place.measure.once:
+        found = runs[spots[0].job].analyses[place.analysis]
+        picture = readings.picture_of(found, place.measure)
+        return Number("finished", {}, spots, picture=picture)
     values: dict[int, float | None] = {}
     for spot in spots:
         values |= _values(place, spot, runs[spot.job], metric)

@@ -91,7 +91,7 @@ def plan(
                 here = [place for place in wanted if place.cell == cell]
                 if here:
                     stem = "_".join(filter(None, (name.rpartition("/")[2], cell)))
-                    _add(known, stem, config, here, found)
+                    _add(known, stem, config, here, found, budget)
     used = {id(run): run for spots in found.values() for run, _ in spots}
     names = {key: _name(run) for key, run in used.items()}
     return Plan(
@@ -116,6 +116,7 @@ def _add(
     config: Config,
     places: Sequence[Place],
     found: dict[Place, list[tuple[_Run, str]]],
+    budget: Budget,
 ) -> None:
     """Find a run for the students of a config that are wanted; make one if need be."""
     students = _wanted(config, places)
@@ -134,7 +135,8 @@ def _add(
         if network != "teacher":
             network = names[config.students[network]]
         if place.analysis:
-            run.analyses[place.analysis] = dict(place.options)
+            cheaper = budget.analyses.get(place.analysis, {})
+            run.analyses[place.analysis] = {**dict(place.options), **cheaper}
             run.analysed.add(network)
         found[place].append((run, network))
 
