@@ -28,6 +28,20 @@ def parse(argv: Sequence[str], define: Define) -> flags.FlagValues:
     Raises:
       ConfigError: an unknown flag, a value of the wrong type, or a stray argument.
     """
+    values, rest = parse_with_arguments(argv, define)
+    if rest:
+        raise ConfigError(f"unexpected argument '{rest[0]}'; see --help.")
+    return values
+
+
+def parse_with_arguments(
+    argv: Sequence[str], define: Define
+) -> tuple[flags.FlagValues, list[str]]:
+    """Return the flags' values, and the arguments that belong to no flag.
+
+    Raises:
+      ConfigError: as for `parse`, but for stray arguments.
+    """
     values = flags.FlagValues()
     try:
         # ml_collections looks at overrides as soon as it declares their flags.
@@ -40,9 +54,7 @@ def parse(argv: Sequence[str], define: Define) -> flags.FlagValues:
         raise
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
         raise ConfigError(f"{_one_line(e)}; see --help.") from e
-    if len(rest) > 1:
-        raise ConfigError(f"unexpected argument '{rest[1]}'; see --help.")
-    return values
+    return values, rest[1:]
 
 
 def parse_config(
