@@ -41,23 +41,19 @@ def parse(argv: Sequence[str], define: Define) -> flags.FlagValues:
     Raises:
       ConfigError: an unknown flag, a value of the wrong type, or a stray argument.
     """
-    rest, values = parse_names(argv, define)
+    values, rest = parse_with_arguments(argv, define)
     if rest:
         raise ConfigError(f"unexpected argument '{rest[0]}'; see --help.")
     return values
 
 
-def parse_names(
+def parse_with_arguments(
     argv: Sequence[str], define: Define
-) -> tuple[list[str], flags.FlagValues]:
-    """Return the arguments that are no flags, and the flags' values.
-
-    Args:
-      argv: program name and arguments.
-      define: as for `parse`.
+) -> tuple[flags.FlagValues, list[str]]:
+    """Return the flags' values, and the arguments that belong to no flag.
 
     Raises:
-      ConfigError: an unknown flag, or a value of the wrong type.
+      ConfigError: as for `parse`, but for stray arguments.
     """
     values = flags.FlagValues()
     try:
@@ -71,7 +67,7 @@ def parse_names(
         raise
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as e:
         raise ConfigError(f"{_one_line(e)}; see --help.") from e
-    return rest[1:], values
+    return values, rest[1:]
 
 
 def parse_config(

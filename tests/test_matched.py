@@ -132,6 +132,7 @@ def test_an_unfinished_seed_sets_the_budget_and_says_so(tmp_path):
     assert (found.budget, found.complete) == (2, False)
     assert found.students["online"].acc1.per_seed == (50.0, 60.0)
     assert found.cells().notes[0].startswith("UNFINISHED")
+    assert not at_equal(_write(tmp_path, rows=_rows(0)), "updates").complete
     nothing = at_equal(_write(tmp_path, rows=[{**rows[0]}]), "updates")
     assert nothing.budget is None
     assert nothing.cells().rows[0] == ("online", "-", "-", "-")

@@ -72,16 +72,20 @@ def build(workdir: Path) -> Path:
     """
     run = read(workdir)
     pictures = _draw(run, workdir / "figures")
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    templates = jinja2.Environment(
-        loader=loader,
+    template = templates(Path(__file__).parent).get_template("template.html")
+    page = template.render(_context(run, pictures))
+    return write_whole(workdir / "report.html", page)
+
+
+def templates(*folders: Path) -> jinja2.Environment:
+    """Return the templates of some folders and the parts they share, which lie here."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader([*folders, Path(__file__).parent]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = templates.get_template("template.html").render(_context(run, pictures))
-    return write_whole(workdir / "report.html", page)
 
 
 def read(workdir: Path) -> Workdir:
@@ -134,7 +138,7 @@ def _draw(run: Workdir, folder: Path) -> dict[str, list[Picture]]:
         drawn |= analyses.figures(run.analyses, network_order(run.config, run.plan))
         return {
             section: [
-                Picture(stem, title, _uri(style.save(figure, folder / stem)))
+                Picture(stem, title, data_uri(style.save(figure, folder / stem)))
                 for stem, title, figure in made
                 if figure is not None
             ]
@@ -142,7 +146,8 @@ def _draw(run: Workdir, folder: Path) -> dict[str, list[Picture]]:
         }
 
 
-def _uri(svg: bytes) -> str:
+def data_uri(svg: bytes) -> str:
+    """Return an SVG as the source of an image."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
 
 

@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("spaced_kd").setLevel(logging.INFO)
     try:
-        names, values = flags.parse_names(argv, _define)
+        values, names = flags.parse_with_arguments(argv, _define)
         if not values.workdir:
             raise ConfigError("--workdir is missing, e.g. --workdir=runs/paper_small.")
         # Imported after the flags are known to be good: JAX takes a second.

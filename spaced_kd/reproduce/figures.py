@@ -34,9 +34,8 @@ def draw(item: Item, numbers: Numbers) -> list[Drawn]:
         return []
     if item.unit == "picture":
         return [_pictures(item, numbers)]
-    return (
-        _intervals(item, numbers) if item.name == "figure2" else _panels(item, numbers)
-    )
+    kind = _intervals if item.name == "figure2" else _panels
+    return kind(item, numbers)
 
 
 def _intervals(item: Item, numbers: Numbers) -> list[Drawn]:

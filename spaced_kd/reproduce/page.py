@@ -1,13 +1,10 @@
 """All tables and figures as one HTML file that needs no other."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
-
-from spaced_kd import report
+from spaced_kd.report import page as report
 from spaced_kd.tables import Table
 
 
@@ -46,24 +43,13 @@ def build(
       runs: all of them.
       warning: what must be known before any number is read; "" if nothing.
     """
-    folders = [Path(__file__).parent, Path(report.__file__).parent]
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folders),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     done = sum(run.status == "finished" for run in runs)
-    return templates.get_template("reproduce.html").render(
+    template = report.templates(Path(__file__).parent)
+    return template.get_template("reproduce.html").render(
         settings=settings,
         sections=sections,
         runs=runs,
         warning=warning,
         done=done,
-        uri=_uri,
+        uri=report.data_uri,
     )
-
-
-def _uri(svg: bytes) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
