@@ -326,6 +326,8 @@ def test_the_report_tells_seals_and_restarts(finished, monkeypatch):
     places = [page.index(f"start {n} of 3: ") for n in (1, 3)]
     assert ", on 8 x " in page[places[0] : places[1]] and "start 2 of 3" not in page
     assert ", on 1 x " in page[places[1] :]
+    (finished / "analysis.json").write_text("{")  # training must not fail for it
+    assert "Not sealed" in report.build(finished).read_text()
 
 
 def test_every_environment_that_a_run_was_started_in_is_told(tmp_path, monkeypatch):
