@@ -96,7 +96,7 @@ def altered(path: Path, seal: Seal) -> str:
 
 
 def of_logs(info: Mapping[str, Any]) -> dict[str, Seal]:
-    """Return the seals in a checkpoint's `info` by name of the log; {} before 0.1.0."""
+    """Return the seals in a checkpoint's `info` by log; {} of an older version."""
     return {name: Seal(**fields) for name, fields in info.get("seals", {}).items()}
 
 

@@ -14,7 +14,7 @@ import pytest
 import tiny
 
 import spaced_kd
-from spaced_kd import provenance, train, trained, verify, workdir
+from spaced_kd import provenance, report, style, train, trained, verify, workdir
 from spaced_kd.analysis import records
 from spaced_kd.config import student
 from spaced_kd.errors import CheckpointError
@@ -307,6 +307,27 @@ def test_what_is_told_of_a_run_is_what_its_files_say(finished):
     assert json.loads(json.dumps(found.to_dict())).keys() == found.to_dict().keys()
     with pytest.raises(dataclasses.FrozenInstanceError):
         found.config = "other"  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_report_tells_seals_and_restarts(finished, monkeypatch):
+    """Breaks if a reader of the page cannot see that the run changed machines."""
+    monkeypatch.setattr(style, "save", lambda figure, stem: b"")
+    page = report.build(finished).read_text()
+    version = spaced_kd.__version__
+    assert f"start 1 of 1: spaced_kd {version}" in page and "start 2" not in page
+    assert "All files of the run are sealed." in page
+    _unseal(finished)
+    env = json.loads((finished / "env.json").read_text())
+    before = {"devices": env["devices"] | {"used": 8}}
+    env["starts"] = [{}, {}, {"before": before}]
+    workdir.write_json(finished / "env.json", env)
+    page = report.build(finished).read_text()
+    assert "Not sealed: metrics.jsonl, config.json, plan.json" in page
+    places = [page.index(f"start {n} of 3: ") for n in (1, 3)]
+    assert ", on 8 x " in page[places[0] : places[1]] and "start 2 of 3" not in page
+    assert ", on 1 x " in page[places[1] :]
+    (finished / "analysis.json").write_text("{")  # training must not fail for it
+    assert "Not sealed" in report.build(finished).read_text()
 
 
 def test_every_environment_that_a_run_was_started_in_is_told(tmp_path, monkeypatch):

@@ -15,7 +15,16 @@ import pytest
 from chains import BASE, NET, NormMLP, chain, chained
 
 import spaced_kd
-from spaced_kd import data, experiment, main, stages, train, trained, workdir
+from spaced_kd import (
+    data,
+    experiment,
+    main,
+    provenance,
+    stages,
+    train,
+    trained,
+    workdir,
+)
 from spaced_kd.checkpoint import CheckpointLine
 from spaced_kd.config import fingerprint, from_config_dict, student
 from spaced_kd.engine import Engine
@@ -219,6 +228,7 @@ def test_another_teacher_than_the_run_began_with_is_refused(whole, tmp_path):
     """A stage that was trained anew with other numbers would pass for the same."""
     config, path, stage = _copy(whole, tmp_path)
     stages.take(config, path, whole.data)
+    assert provenance.verify(path) == []
     line = CheckpointLine(stage / "checkpoints", keep=2)
     saved = line.latest()
     assert saved is not None
@@ -228,6 +238,23 @@ def test_another_teacher_than_the_run_began_with_is_refused(whole, tmp_path):
     with pytest.raises(CheckpointError, match="its weights have changed") as caught:
         stages.take(config, path, whole.data)
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+    (problem,) = provenance.verify(path)
+    assert problem.file == "stages.json" and "has other weights now" in problem.what
+    digests = provenance.of(path).stages["teacher"]["weights"]
+    assert digests == provenance.of(whole.path).stages["teacher"]["weights"]
+
+
+def test_a_stage_whose_log_was_altered_teaches_nobody(whole, tmp_path):
+    """What a stage says of itself would go on into every run that it teaches."""
+    config, path, stage = _copy(whole, tmp_path)
+    log = stage / "metrics.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    lines[2] = lines[2].replace('"seed": 0', '"seed": 1')
+    assert "".join(lines) != log.read_text()
+    log.write_text("".join(lines))
+    with pytest.raises(CheckpointError, match=rf"{stage.name}.* line 3 of") as caught:
+        stages.take(config, path, whole.data)
+    assert "\n" not in str(caught.value)
 
 
 def _damage(checkpoint):

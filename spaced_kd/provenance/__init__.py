@@ -6,6 +6,6 @@ a seal is, and what it is not.
 """
 
 from spaced_kd.provenance.check import Problem, verify
-from spaced_kd.provenance.origin import Provenance, environments, of
+from spaced_kd.provenance.origin import Provenance, environments, of, unsealed
 
-__all__ = ["Problem", "Provenance", "environments", "of", "verify"]
+__all__ = ["Problem", "Provenance", "environments", "of", "unsealed", "verify"]

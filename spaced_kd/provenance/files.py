@@ -24,8 +24,12 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def lacks_seal(path: Path) -> bool:
-    """Return whether there is a JSON file without a seal."""
-    return path.exists() and seals.KEY not in json.loads(path.read_text("utf-8"))
+    """Return whether there is a JSON object without a seal; `read` tells of damage."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    return isinstance(content, dict) and seals.KEY not in content
 
 
 def newest(workdir: Path) -> Checkpoint | None:

@@ -78,10 +78,7 @@ def of(workdir: Path) -> Provenance:
     content = {name: read(workdir / name) for name in SEALED}
     described = content["config.json"]
     env, found = content["env.json"], content["analysis.json"].get("found", {})
-    saved = newest(workdir)
-    is_sealed = saved is not None and bool(seals.of_logs(saved.info))
-    unsealed = [name for name in SEALED if lacks_seal(workdir / name)]
-    every = environments(env)
+    every, saved, missing = environments(env), newest(workdir), unsealed(workdir)
     return Provenance(
         config=described["fingerprint"],
         data=described["data_fingerprint"],
@@ -91,14 +88,27 @@ def of(workdir: Path) -> Provenance:
         devices=_changes(map(_devices, every)),
         packages=_changes(map(_packages, every)),
         log_sha256=_sha256(workdir / METRICS),
-        sealed=is_sealed,
-        unsealed=(*([] if is_sealed else [METRICS]), *unsealed),
+        sealed=METRICS not in missing,
+        unsealed=missing,
         stages=content[stages.FILE],
         analyses={
             name: {key: str(record["about"].get(key)) for key in ("version", "devices")}
             for name, record in found.items()
         },
     )
+
+
+def unsealed(workdir: Path) -> tuple[str, ...]:
+    """Return which files of a run nothing seals; the log stands for both logs.
+
+    Raises:
+      CheckpointError: the description of a checkpoint is damaged.
+      StorageError: a file cannot be read.
+    """
+    saved = newest(workdir)
+    is_sealed = saved is not None and bool(seals.of_logs(saved.info))
+    others = [name for name in SEALED if lacks_seal(workdir / name)]
+    return (*([] if is_sealed else [METRICS]), *others)
 
 
 def environments(env: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -112,7 +122,8 @@ def environments(env: Mapping[str, Any]) -> list[dict[str, Any]]:
     found = []
     for start in reversed(env.get("starts") or []):
         found.append(now)
-        now = now | start.get("before", {})
+        # Of another program's file nothing is believed, and a report still shows it.
+        now = now | (start.get("before", {}) if isinstance(start, Mapping) else {})
     return found[::-1]
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from spaced_kd import provenance
 from spaced_kd.config import (
     FIXED_TEACHER_CHOICES,
     Config,
@@ -67,6 +68,29 @@ def settings(config: Mapping[str, Any]) -> list[Setting]:
 def environment(env: Any) -> str:
     """Return `env.json` as indented text with the values of secret names left out."""
     return json.dumps(_redact(env), indent=2, ensure_ascii=False)
+
+
+def started(env: Mapping[str, Any]) -> list[str]:
+    """Return with which code and where a run was started, a line for every change.
+
+    Args:
+      env: `env.json`, {} without.
+    """
+    lines: list[str] = []
+    every = [_start(one) for one in provenance.environments(env)]
+    for place, line in enumerate(every):
+        if not place or line != every[place - 1]:
+            lines.append(f"start {place + 1} of {len(every)}: {line}")
+    return lines
+
+
+def _start(env: Mapping[str, Any]) -> str:
+    git, devices = env.get("git") or {}, env.get("devices") or {}
+    commit = f", commit {str(git.get('commit'))[:12]}" if git else ""
+    changes = " with changes" if git.get("dirty") else ""
+    version = (env.get("versions") or {}).get("spaced_kd", "unknown version")
+    where = f"{devices.get('used')} x {devices.get('kind')}" if devices else "?"
+    return f"spaced_kd {version}{commit}{changes}, on {where}"
 
 
 def _defaults(config: Mapping[str, Any]) -> dict[str, Any]:

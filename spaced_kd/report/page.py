@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import jinja2
 
+from spaced_kd import provenance, style
 from spaced_kd import results as results_lib
-from spaced_kd import style
 from spaced_kd.analysis.base import Found
 from spaced_kd.errors import CheckpointError
 from spaced_kd.progress import duration
 from spaced_kd.report import analyses, origins
-from spaced_kd.report.configuration import environment, settings
+from spaced_kd.report.configuration import environment, settings, started
 from spaced_kd.report.figures import every_figure
 from spaced_kd.report.teaching import sentence, teaching
 from spaced_kd.results import NetworkResult, Results, network_order
@@ -52,6 +52,7 @@ class Workdir(NamedTuple):
     results: Results
     analyses: dict[str, Found]
     files: list[tuple[str, str, int, str]]
+    seal: str
 
 
 def build(workdir: Path) -> Path:
@@ -123,7 +124,18 @@ def read(workdir: Path) -> Workdir:
             for name, meaning in INPUTS.items()
             if (workdir / name).exists()
         ],
+        seal=_seal(workdir),
     )
+
+
+def _seal(workdir: Path) -> str:
+    try:
+        missing = provenance.unsealed(workdir)
+    except CheckpointError:
+        return "No checkpoint can be read that says whether the logs are sealed."
+    if missing:
+        return f"Not sealed: {', '.join(missing)}."
+    return "All files of the run are sealed."
 
 
 def _size_and_hash(path: Path) -> tuple[int, str]:
@@ -171,6 +183,8 @@ def _context(run: Workdir, pictures: Mapping[str, list[Picture]]) -> dict[str, A
         "fingerprints": run.fingerprints,
         "env": environment(run.env),
         "starts": len(run.env.get("starts") or ()),
+        "started": started(run.env),
+        "seal": run.seal,
         "files": run.files,
     }
 
