@@ -69,7 +69,7 @@ def test_the_network_reads_patches(network):
     image = jax.random.normal(jax.random.key(0), (1, 8, 8, 3))
     variables = _init(model, image)
     answer = jax.jit(lambda x: model.apply(variables, x, train=False).logits)
-    swapped = jnp.concatenate([image[:, 4:], image[:, :4]], axis=1)
+    swapped = jnp.concatenate([image[:, :, 4:], image[:, :, :4]], axis=2)
     np.testing.assert_allclose(answer(swapped), answer(image), atol=1e-5)
     assert jnp.abs(answer(jnp.roll(image, 1, axis=1)) - answer(image)).max() > 1e-3
 

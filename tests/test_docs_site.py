@@ -89,8 +89,12 @@ def test_what_auto_becomes_is_what_a_config_becomes(tables, compat, method, plan
 
 
 def test_text_of_fields_is_shown_as_it_is():
-    shown = config_reference.escaped("a|b * [c] <d>, `e`, docs/performance.md")
-    assert shown == r"a\|b \* \[c] \<d>, `e`, [performance.md](performance.md)"
+    shown = config_reference.escaped(
+        "a|b * [c] <d>, `e`, docs/performance.md docs/x.md"
+    )
+    assert (
+        shown == r"a\|b \* \[c] \<d>, `e`, [performance.md](performance.md) docs/x.md"
+    )
 
 
 def test_links_lead_to_pages_and_else_to_files(monkeypatch):
@@ -137,7 +141,15 @@ def test_usage_is_what_the_command_prints():
 def test_docstrings_of_classes_become_lists():
     """Hanging indents would be block quotes, and Sphinx would warn of them."""
     found = docstrings.as_list(
-        ["About.", "", "f(a, b) -> c: text", "  goes on: here.", "x, y: z", "", "End."]
+        [
+            "About.",
+            "",
+            "f(a, b) -> c: text",
+            "    goes on: here.",
+            "x, y: z",
+            "",
+            "End.",
+        ]
     )
     assert [line for line in found if line] == [
         "About.", "- `f(a, b)` -> c: text", "  goes on: here.", "- `x, y`: z", "End.",

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from spaced_kd.config import (
     COMPAT,
@@ -15,6 +16,7 @@ from spaced_kd.config import (
 )
 from spaced_kd.methods import METHODS
 
+DOCS = Path(__file__).parents[1]
 _TABLE_HEAD = "| field | default | values | meaning |\n|---|---|---|---|\n"
 _COMPAT_NAMES = tuple(COMPAT)
 
@@ -70,7 +72,12 @@ def _row(field: dataclasses.Field) -> str:
 def escaped(text: str) -> str:
     """Return a plain text as Markdown, in which backticks are code as before."""
     text = re.sub(r"([|*<\[])", r"\\\1", text)
-    return re.sub(r"docs/(\w+\.md)", r"[\1](\1)", text)
+    return re.sub(r"docs/(\w+\.md)", _page, text)
+
+
+def _page(found: re.Match) -> str:
+    # A field may name a page that a later change brings.
+    return f"[{found[1]}]({found[1]})" if (DOCS / found[1]).exists() else found[0]
 
 
 def _is_group(field: dataclasses.Field) -> bool:
