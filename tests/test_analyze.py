@@ -423,7 +423,7 @@ def test_the_documents_name_every_analysis():
 
 
 def test_the_example_of_the_documents_runs(copied, monkeypatch):
-    text = (DOCS / "analyses.md").read_text()
+    text = (DOCS / "add_an_analysis.md").read_text()
     [code] = re.findall(r"```python\n(.*?)```", text, re.S)
     module: dict = {"__name__": "margin"}
     monkeypatch.setitem(sys.modules, "margin", types.ModuleType("margin"))
