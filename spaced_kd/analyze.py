@@ -9,7 +9,7 @@ import dataclasses
 import logging
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,14 +83,8 @@ def analyze(
     """
     if not analyses:
         raise ConfigError(f"--analyses is empty; give some of {', '.join(ANALYSES)}.")
-    chosen = {
-        name: registry.lookup(ANALYSES, name, "--analyses")
-        for name in dict.fromkeys(analyses)
-    }
-    given = options or {}
-    for name in given:
-        registry.lookup(ANALYSES, name, "--options")
-    settings = {n: _options(n, one, given.get(n, {})) for n, one in chosen.items()}
+    settings = settings_of(analyses, options or {})
+    chosen = {name: ANALYSES[name] for name in settings}
     folder = Path(path).expanduser().resolve()
     run = open_run(folder, data_dir, num_devices)
     subjects = run.subjects(networks or run.names, seeds or run.seeds, at)
@@ -113,6 +107,23 @@ def analyze(
             raise
         report.build(folder)
     return {name: book.found(name) for name in chosen}
+
+
+def settings_of(
+    analyses: Iterable[str], options: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return analysis -> its options, checked; arguments as for `analyze`.
+
+    Raises:
+      ConfigError: an unknown analysis or option, or a value that is not allowed.
+    """
+    chosen = {
+        name: registry.lookup(ANALYSES, name, "--analyses")
+        for name in dict.fromkeys(analyses)
+    }
+    for name in options:
+        registry.lookup(ANALYSES, name, "--options")
+    return {n: _options(n, one, options.get(n, {})) for n, one in chosen.items()}
 
 
 def _options(name: str, analysis: Analysis, given: Mapping[str, Any]) -> Any:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 
 from spaced_kd import config as config_lib
@@ -347,9 +346,7 @@ def open_run(workdir: Path, data_dir: str = "", num_devices: int = 0) -> Run:
 
 def _parsed(workdir: Path, stored: Mapping[str, Any]) -> Config:
     try:
-        config = config_lib.from_config_dict(
-            ml_collections.ConfigDict(stored["config"])
-        )
+        config = config_lib.from_dict(stored["config"])
     except ConfigError as error:
         raise _of_another_version(workdir) from error
     if config_lib.fingerprint(config) != stored["fingerprint"]:

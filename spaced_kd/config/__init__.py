@@ -37,7 +37,7 @@ from spaced_kd.config.names import (
     WITHOUT_TEACHER,
 )
 from spaced_kd.config.network import ArchConfig, OptimConfig
-from spaced_kd.config.resolve import from_config_dict
+from spaced_kd.config.resolve import from_config_dict, from_dict
 from spaced_kd.config.roles import (
     StudentConfig,
     TeacherConfig,
@@ -79,6 +79,7 @@ __all__ = [
     "base_config",
     "fingerprint",
     "from_config_dict",
+    "from_dict",
     "generation",
     "reference_names",
     "science",

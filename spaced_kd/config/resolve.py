@@ -51,6 +51,15 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
     return resolved
 
 
+def from_dict(values: Mapping[str, Any]) -> Config:
+    """Return the config of which `to_dict` gave these values, e.g. in `config.json`.
+
+    Raises:
+      ConfigError: they are those of another version.
+    """
+    return from_config_dict(ml_collections.ConfigDict(values))
+
+
 def _stage_names(config: Config) -> set[str]:
     names = set(config.stages)
     return names.union(*map(_stage_names, config.stages.values()))
