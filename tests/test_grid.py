@@ -174,10 +174,12 @@ def test_interrupted_in_a_cell_it_goes_on_there(done, tmp_path, capsys):
 @pytest.mark.slow
 def test_a_cell_that_fails_is_no_number_and_the_others_run(done, tmp_path, monkeypatch):
     """With a real divergence: a teacher at a learning rate of 1e30."""
-    real, other = train.run, sweep.results.load(_cell(done, "lr_0_1"))
+    real = train.run
 
     def run(config, path, **kwargs):
-        return other if path.name == "b" else real(config, path, **kwargs)
+        if path.name != "b":
+            return real(config, path, **kwargs)
+        return shutil.copytree(_cell(done, "lr_0_1"), path)
 
     monkeypatch.setattr(train, "run", run)
     found = sweep.run(_grid(WILD | {"b": TWO["b"]}), tmp_path)
@@ -238,8 +240,8 @@ def test_a_signal_at_the_end_of_a_run_stops_before_the_next(
 
     def finish(config):
         del config
+        shutil.copytree(_cell(done, "lr_0_05"), _cell(tmp_path, "lr_0_05"))
         os.kill(os.getpid(), signal.SIGTERM)
-        return spaced_kd.results.load(_cell(done, "lr_0_05"))
 
     outcomes["lr_0_05"] = finish
     assert _main(tmp_path) == 75
@@ -283,6 +285,21 @@ MISTAKES = {
         3,
         "cell lr_0_1: ",
     ),
+    "no workers": (
+        ["--config=GRID:0.1", "--workdir=w", "--workers=0"],
+        2,
+        "--workers=0 is too small",
+    ),
+    "engine": (
+        ["--config=GRID:0.1", "--workdir=w", "--engine=slrum"],
+        2,
+        "did you mean 'slurm'?",
+    ),
+    "engine's option": (
+        ["--config=GRID:0.1", "--workdir=w", "--engine_options=gpu"],
+        2,
+        "'gpu' is not NAME=VALUE",
+    ),
     "stray argument": (["--config=GRID:0.1", "--workdir=w", "x"], 2, "'x'"),
 }
 
@@ -301,6 +318,21 @@ def test_a_mistake_gives_one_line_and_its_code(
     assert len(lines) == 1 and lines[0].startswith("error: "), lines
     assert words in lines[0]
     assert not (tmp_path / "w").exists()
+
+
+def test_engine_and_workers_reach_the_sweep(tmp_path, monkeypatch):
+    """A cluster would stand idle while one process does all."""
+    given = {}
+
+    def run(jobs, root, **arguments):
+        given.update(arguments)
+        raise ConfigError("seen")
+
+    monkeypatch.setattr(sweep.sweep, "run", run)
+    flags = "--workers=3", "--engine=slurm", "--engine_options=partition=gpu,nodes=1"
+    assert _main(tmp_path, *flags) == 2
+    assert (given["workers"], given["engine"]) == (3, "slurm")
+    assert given["options"] == {"partition": "gpu", "nodes": 1} and given["may_exit"]
 
 
 @pytest.mark.parametrize(
@@ -366,15 +398,38 @@ def test_the_interval_stays_in_epochs_whatever_the_batch():
         assert cell.config.student.optim.learning_rate == 0.05
 
 
-def test_cells_share_the_stages_that_they_need(instant, tmp_path):
+def test_cells_share_the_stages_that_they_need(instant, tmp_path, monkeypatch):
     """The same teacher would else be trained once a cell."""
     base = tiny.config_dict({"taught": student(plan="online")})
     base.stages = {"first": recipes.stage(base, "mlp")}
     base.teacher.stage = "first/alone"
     seen = []
-    instant[0]["batch_16"] = seen.append
-    sweep.run(cells.batch_sizes(base, (16,)), tmp_path)
-    assert [config.stages_dir for config in seen] == [str(tmp_path / "stages")]
+    outcomes, began = instant
+
+    def fail(config):
+        seen.append(config.stages_dir)
+        raise NonFiniteError("NaN")
+
+    outcomes |= {"batch_16": fail, "batch_32": fail}
+    monkeypatch.setattr(train, "run", _stage_first(train.run, outcomes))
+    found = sweep.run(cells.batch_sizes(base, (16, 32)), tmp_path)
+    assert [name.partition("-")[0] for name in began] == [
+        "first",
+        "batch_16",
+        "batch_32",
+    ]
+    assert seen == [str(tmp_path / "stages")] * 2
+    assert found.code == NonFiniteError.code
+
+
+def _stage_first(run, outcomes):
+    """Let stages, whose names have a hash, end well."""
+
+    def run_stage(config, path, *, may_exit):
+        outcomes.setdefault(path.name, None)
+        return run(config, path, may_exit=may_exit)
+
+    return run_stage
 
 
 def _made_up(done):

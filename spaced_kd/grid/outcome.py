@@ -99,11 +99,6 @@ class Outcome:
             if student.plan != "none" and name not in references
         ]
 
-    def replace(self, entry: Entry) -> "Outcome":
-        """Return the outcome with the entry of one cell replaced."""
-        entries = (entry if e.cell == entry.cell else e for e in self.entries)
-        return dataclasses.replace(self, entries=tuple(entries))
-
     def json(self) -> str:
         """Return the content of `grid.json`."""
         content = {

@@ -1,25 +1,28 @@
-"""The runs of a grid, one after another; what is finished is only read."""
+"""The runs of a grid: a sweep of its cells; what is finished is only read."""
 
-import dataclasses
-import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from spaced_kd import backend, results, stages, style, train, trained, workdir
-from spaced_kd.config import DataConfig
-from spaced_kd.errors import Interrupted, SpacedKDError, StorageError
+from spaced_kd import results, style
 from spaced_kd.grid import cells, figure
 from spaced_kd.grid.cells import Cell, ConfigDict
 from spaced_kd.grid.outcome import Entry, Outcome
-from spaced_kd.interrupt import StopRequest
-from spaced_kd.types import Dataset
+from spaced_kd.results import Results
+from spaced_kd.sweep import run as sweep
+from spaced_kd.sweep.job import Job
+from spaced_kd.sweep.state import State, folder
 from spaced_kd.writers import write_whole
-
-_log = logging.getLogger("spaced_kd")
 
 
 def run(
-    grid: ConfigDict, workdir_path: str | Path, *, may_exit: bool = False
+    grid: ConfigDict,
+    workdir_path: str | Path,
+    *,
+    engine: str = "local",
+    workers: int = 1,
+    options: Mapping[str, Any] | None = None,
+    may_exit: bool = False,
 ) -> Outcome:
     """Do the runs of a grid in `<workdir>/cells/<name>`, or what is left of them.
 
@@ -30,77 +33,48 @@ def run(
     Args:
       grid: from `spaced_kd.grid.cells`.
       workdir_path: where everything is written; made if missing.
-      may_exit: as for `train.run`.
+      engine: as for `spaced_kd.sweep.run.run`; so are workers, options and may_exit.
 
     Returns:
       What came of the cells.
 
     Raises:
-      ConfigError: not a grid, or a cell that cannot work.
+      ConfigError: not a grid, or a cell or an engine that cannot work.
       Interrupted: a signal asked to stop; the same call continues.
       SpacedKDError: one of its kinds: data missing, a cell's folder holds another run,
-        the workdir is in use, or the disk fails.
+        the workdir is in use, the disk fails, or workers that do nothing.
     """
-    backend.configure()
     path = Path(workdir_path).expanduser().resolve()
-    entries = _check(cells.read(grid), path)
-    outcome = Outcome(grid.axis, grid.note, tuple(entries))
-    # A signal in the last moments of a run would be forgotten with that run.
-    with workdir.lock(path), StopRequest(may_exit=False) as stop:
-        _write(outcome, path)
-        for place, entry in enumerate(entries, start=1):
-            cell = entry.cell
-            if entry.results is not None:
-                _log.info("cell %s: finished already", cell.name)
-                continue
-            if stop.requested:
-                raise Interrupted(
-                    f"by {stop.signal} before cell {cell.name}; run the same command "
-                    "to continue with it."
-                )
-            _log.info("cell %s: %d of %d", cell.name, place, len(entries))
-            outcome = outcome.replace(_train(cell, path, may_exit))
+    by_name = {cell.name: cell for cell in cells.read(grid)}
+    jobs = [Job(cell.name, cell.config) for cell in by_name.values()]
+    known: dict[str, Results] = {}
+    written: list[Outcome] = []
+
+    def changed(states: Sequence[State]) -> None:
+        entries = (_entry(by_name[s.job.name], s, path, known) for s in states)
+        outcome = Outcome(grid.axis, grid.note, tuple(entries))
+        # That a cell begins changes nothing here.
+        if written[-1:] != [outcome]:
             _write(outcome, path)
-    return outcome
+            written.append(outcome)
+
+    sweep.run(
+        jobs,
+        path,
+        engine=engine,
+        workers=workers,
+        options=options,
+        may_exit=may_exit,
+        changed=changed,
+    )
+    return written[-1]
 
 
-def _folder(cell: Cell, path: Path) -> Path:
-    return path / "cells" / cell.name
-
-
-def _check(todo: Sequence[Cell], path: Path) -> list[Entry]:
-    """Read the finished cells; refuse what could not be trained, writing nothing."""
-    entries = []
-    datasets: dict[DataConfig, Dataset] = {}
-    for cell in todo:
-        config, folder = cell.config, _folder(cell, path)
-        if config.data not in datasets:
-            datasets.clear()  # cells may differ in their data: one set at a time
-        try:
-            stages.load_data(config, datasets)
-            workdir.refuse_other(folder, config, datasets[config.data].fingerprint)
-            finished = trained.is_finished(folder)
-            if not finished:
-                stages.refuse_misfit(config, datasets)
-        except SpacedKDError as error:
-            raise type(error)(f"cell {cell.name}: {error}") from error
-        entries.append(Entry(cell, results.load(folder) if finished else None))
-    return entries
-
-
-def _train(cell: Cell, path: Path, may_exit: bool) -> Entry:
-    config = cell.config
-    if config.stages and not config.stages_dir:
-        # Cells that need the same stage train it once.
-        config = dataclasses.replace(config, stages_dir=str(path / "stages"))
-    try:
-        return Entry(cell, train.run(config, _folder(cell, path), may_exit=may_exit))
-    except (Interrupted, StorageError):
-        raise
-    except SpacedKDError as error:
-        # Not kept whole: its traceback would hold the run's arrays.
-        _log.error("error: cell %s: %s", cell.name, error)
-        return Entry(cell, error=str(error), code=error.code)
+def _entry(cell: Cell, state: State, path: Path, known: dict[str, Results]) -> Entry:
+    """Return what came of a cell; what is known already is not read again."""
+    if state.status == "finished" and cell.name not in known:
+        known[cell.name] = results.load(folder(path, cell.name))
+    return Entry(cell, known.get(cell.name), state.error, state.code)
 
 
 def _write(outcome: Outcome, path: Path) -> None:
