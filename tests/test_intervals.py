@@ -279,7 +279,11 @@ def test_the_gap_is_compared_with_that_after_the_last_replay():
     student = _student("gap", gap_growth=1.5)
     first = intervals.judge_gap(student, Look(5, 0), 0.1, [])
     assert first == Decision(5, 0, 0.1, None, None)
-    earlier = [first, Decision(10, 5, 0.6, 0.15, True), Decision(10, 0, 0.3, None, None)]
+    earlier = [
+        first,
+        Decision(10, 5, 0.6, 0.15, True),
+        Decision(10, 0, 0.3, None, None),
+    ]
     waits = intervals.judge_gap(student, Look(15, 5), 0.44, earlier)
     assert (waits.threshold, waits.replay) == (pytest.approx(0.45), False)
     earlier.append(waits)
