@@ -1,9 +1,10 @@
-"""Intervals that change along training, on handwritten digits, minutes on a CPU.
+r"""Intervals that change along training, on handwritten digits, minutes on a CPU.
 
-    for k in 0 1 2 3 4 5 6 7 8 9; do
-      python -m spaced_kd.main --config=configs/digits_adaptive.py \
-          --config.seed=$k --workdir=runs/digits_adaptive/seed_$k
-    done
+    python -m spaced_kd.main --config=configs/digits_adaptive.py \
+        --config.seed=0 --workdir=runs/digits_adaptive/seed_0
+
+and likewise seeds 1 to 9; then the table:
+
     python benchmarks/adaptive_table.py runs/digits_adaptive
 
 The images and networks of configs/digits.py. One seed a run, because feedback decides
