@@ -10,8 +10,8 @@ and likewise seeds 1 to 9; then the table:
 The images and networks of configs/digits.py. One seed a run, because feedback decides
 by what that seed measures. Every student replays what is left at the end, so that all
 make the same number of updates; each varying interval lies within the range of the
-constant ones. docs/adaptive.md has the table.
-Hardware: 2 CPU cores, a minute a seed.
+constant ones.
+Hardware: 2 CPU cores; docs/adaptive.md has the times.
 Variants: `:smoke` (seconds).
 """
 
@@ -23,6 +23,7 @@ def get_config(variant: str = ""):
     config = base_config()
     config.num_seeds = 1
     config.num_epochs = 60
+    config.eval_every_epochs = 10  # testing would take longer than training
     recipes.digits(config)
     config.teacher.model = "small_cnn"
     config.student.model = "small_cnn"
@@ -31,6 +32,7 @@ def get_config(variant: str = ""):
     config.reference = "online"
     if variant == "smoke":
         config.num_epochs = 4
+        config.eval_every_epochs = 1
         config.students = arms.adaptive((0.5, 1.0, 2.0))
     elif variant:
         raise ValueError(f"unknown variant '{variant}'; known: smoke")
