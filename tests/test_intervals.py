@@ -226,6 +226,10 @@ def test_feedback_replays_every_batch_once_whatever_is_decided(
     found = [tick.look for tick in plan if isinstance(tick, Decide)]
     assert [look for look in found if look.waited] == looks
     assert schedule.updates(plan) == {"teacher": total, "s": total}
+    for before, tick in itertools.pairwise(plan):
+        # The teacher has just made its last step before it.
+        if isinstance(tick, Decide) and tick.look.waited:
+            assert isinstance(before, Lockstep) and before.stop == tick.look.step
     if kind == "gap":
         # After every replay that an open look follows; and nothing trains in between.
         gauges = [look.step for look in found if not look.waited]
