@@ -1,16 +1,17 @@
-"""Intervals that change along training, on handwritten digits, minutes on a CPU.
+r"""Intervals that change along training, on handwritten digits, minutes on a CPU.
 
-    for k in 0 1 2 3 4 5 6 7 8 9; do
-      python -m spaced_kd.main --config=configs/digits_adaptive.py \
-          --config.seed=$k --workdir=runs/digits_adaptive/seed_$k
-    done
+    python -m spaced_kd.main --config=configs/digits_adaptive.py \
+        --config.seed=0 --workdir=runs/digits_adaptive/seed_0
+
+and likewise seeds 1 to 9; then the table:
+
     python benchmarks/adaptive_table.py runs/digits_adaptive
 
 The images and networks of configs/digits.py. One seed a run, because feedback decides
 by what that seed measures. Every student replays what is left at the end, so that all
 make the same number of updates; each varying interval lies within the range of the
-constant ones. docs/adaptive.md has the table.
-Hardware: 2 CPU cores, a minute a seed.
+constant ones.
+Hardware: 2 CPU cores; docs/adaptive.md has the times.
 Variants: `:smoke` (seconds).
 """
 
@@ -22,6 +23,7 @@ def get_config(variant: str = ""):
     config = base_config()
     config.num_seeds = 1
     config.num_epochs = 60
+    config.eval_every_epochs = 10  # testing would take longer than training
     recipes.digits(config)
     config.teacher.model = "small_cnn"
     config.student.model = "small_cnn"
@@ -30,6 +32,7 @@ def get_config(variant: str = ""):
     config.reference = "online"
     if variant == "smoke":
         config.num_epochs = 4
+        config.eval_every_epochs = 1
         config.students = arms.adaptive((0.5, 1.0, 2.0))
     elif variant:
         raise ValueError(f"unknown variant '{variant}'; known: smoke")

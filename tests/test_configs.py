@@ -20,7 +20,9 @@ from spaced_kd.types import Dataset, Split
 
 ROOT = pathlib.Path(__file__).parents[1]
 FOLLOWING = ("released", "paper", "recommended", "smoke")
-OWN_VARIANTS = dict.fromkeys(("digits", "digits_self", "cifar100_cpu"), ("", "smoke"))
+OWN_VARIANTS = dict.fromkeys(
+    ("digits", "digits_adaptive", "digits_self", "cifar100_cpu"), ("", "smoke")
+)
 OWN_VARIANTS["digits_methods"] = (
     *("taught", "alone", "mutual", "shake", "ban", "takd"),
     *("dlb_teaches", "ps_kd_teaches", "smoke"),

@@ -91,10 +91,13 @@ def toy_note(name: str, case: Values) -> str:
 def interval_epochs(config: Mapping, name: str) -> float | None:
     """Return a student's space interval: online 0, offline the whole training.
 
-    None for the teacher and for what has no part of the teacher.
+    None for the teacher, for what has no part of the teacher, and where it changes.
     """
     student = config["students"].get(name)
     if student is None or student["method"] in WITHOUT_TEACHER:
+        return None
+    # Older runs have no such field.
+    if student.get("interval_schedule", "constant") != "constant":
         return None
     whole = {"online": 0.0, "offline": float(config["num_epochs"])}
     return whole.get(student["plan"], student["space_interval_epochs"])
