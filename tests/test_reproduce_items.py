@@ -14,7 +14,7 @@ from spaced_kd.config import NO_TEACHER, Config, from_config_dict
 from spaced_kd.errors import ConfigError
 from spaced_kd.grid import cells
 from spaced_kd.reproduce import items, paper, readings
-from spaced_kd.reproduce.items import ITEMS, TEACHER, Measure, Place
+from spaced_kd.reproduce.items import ITEMS, TEACHER, Measure, Place, Row
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 PAPER = paper.load()
@@ -242,6 +242,8 @@ def test_the_baseline_of_table_9_is_the_teacher_unless_the_roles_are_turned():
     assert turned == {"ResNet-56 teaches DeiT-Tiny", "ResNet-56 teaches PiT-Tiny"}
     assert {plan for _, plan in found.values()} == {("teacher",), NONE}
     for row in ITEMS["table9"].rows:
+        others = {c: _plan(p) for c, p in row.places.items() if c != "baseline"}
+        assert others == {column: PLANS["table10"][column] for column in others}
         student = _run(row.places["online"]).students["online"].model
         taught = row.paper_label if row.label in turned else "ResNet-18"
         assert student.startswith(taught.lower().replace("-", "")[:3])
@@ -309,6 +311,9 @@ def test_a_figure_has_a_place_on_its_axis_for_every_curve():
         item = ITEMS[name]
         assert item.kind == "figure" and item.axis
         assert all(row.panel and math.isfinite(row.x) for row in item.rows)
+        for panel in {row.panel for row in item.rows}:
+            curve = [row.x for row in item.rows if row.panel == panel]
+            assert curve == sorted(set(curve))  # a line would go back and forth
     axis = {c: column.x for c, column in ITEMS["figure2"].columns.items()}
     assert {c: x for c, x in axis.items() if math.isfinite(x)} == {
         "online": 0.0,
@@ -345,6 +350,39 @@ def test_every_level_and_corruption_is_one_that_is_measured():
         elif path != ("pictures", "clean"):
             name, level = path[1:] if path[0] != "pictures" else path[1].split("/")
             assert name in options.corruptions and int(level) in options.levels
+
+
+def _measures(name: str) -> list[tuple[Row, str, Measure]]:
+    """Rows and columns of an item, and what is read there."""
+    return [
+        (row, column, place.measure)
+        for row in ITEMS[name].rows
+        for column, place in row.places.items()
+        if place.measure
+    ]
+
+
+def test_a_row_reads_what_it_names():
+    """Corruption, severity, level, metric and kind of noise: all from its label."""
+    for name in ("table5", "table12"):
+        for row, column, (path, *_) in _measures(name):
+            assert (" ".join(path[1:]), path[0] == "relative") == (
+                row.data,
+                column.endswith("_relative"),
+            )
+    for row, column, (path, *_) in _measures("figure6"):
+        level = column.removeprefix("severity_")
+        wanted = "clean" if level == "clean" else f"{row.label}/{level}"
+        assert path == ("pictures", wanted)
+    for row, _, (path, along, at, _) in _measures("figure4"):
+        kind, split, _, metric = path
+        assert (split, along, at) == ("train", (kind, "sigma"), row.x)
+        assert f"{kind} noise" in row.panel
+        assert {"acc1": "accuracy, %", "loss": "entropy, nats"}[metric] in row.panel
+        assert row.unit == {"acc1": "%", "loss": "nats"}[metric]
+    for row, _, (path, along, at, _) in _measures("table13"):
+        assert (path, along, at) == (("curves", "bim", "acc1"), ("eps",), row.x)
+        assert row.label == f"{row.paper}, eps {at:g}/255"
 
 
 # So few that they are measured in a moment.
