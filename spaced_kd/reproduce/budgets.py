@@ -126,7 +126,8 @@ def override(path: str, value: Any, budget: Budget) -> Any:
 
 def _digits(config: ConfigDict) -> None:
     last_batch = config.data.last_batch
-    config.data = config_lib.base_config().data
+    plain: ConfigDict = config_lib.base_config()
+    config.data = plain.data
     recipes.digits(config)
     config.data.last_batch = last_batch
 

@@ -69,8 +69,8 @@ def _at_equal(
     finished = all(number.status == "finished" for number in columns.values())
     if len(runs) != 1 or not finished or len(columns) < 2:
         return None
-    (jobs,) = runs
-    if len(jobs) > 1:
+    job, *others = next(iter(runs))
+    if others:
         return None
     names = {number.spots[0].network: column for column, number in columns.items()}
-    return matched.at_equal(states_lib.folder(root, jobs[0]), what, list(names)), names
+    return matched.at_equal(states_lib.folder(root, job), what, list(names)), names
