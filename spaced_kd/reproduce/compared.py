@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
-from spaced_kd import statistics
+from spaced_kd import held_out, statistics
 from spaced_kd.reproduce.items import Item, Place, Row
 from spaced_kd.reproduce.numbers import Number, shared_with
 from spaced_kd.statistics import Comparison
@@ -14,8 +14,8 @@ class Difference:
     """Column minus reference of one row, by seed.
 
     comparison: None unless both are finished. p_holm: adjusted over all differences of
-    the table. updates, passes: how much
-    more training than the reference, as a share of that; None unless finished.
+    the table. updates, passes: how much more training than the reference, as a share of
+    that; None unless finished.
     """
 
     row: Row
@@ -34,25 +34,42 @@ def differences(item: Item, numbers: Mapping[Place, Number]) -> list[Difference]
     """
     shared = shared_with(item, numbers)
     found = [
-        _difference(row, column, reference, numbers)
+        _difference(item, row, column, reference, numbers)
         for row in item.rows
         if row.label not in shared
         for column, reference in item.comparisons
-        if column in row.places and reference in row.places
+        if {column, *_among(item, reference)} <= set(row.places)
     ]
     adjusted = statistics.holm([d.comparison and d.comparison.p_value for d in found])
     pairs = zip(found, adjusted, strict=True)
     return [dataclasses.replace(d, p_holm=p) for d, p in pairs]
 
 
+def _among(item: Item, reference: str) -> tuple[str, ...]:
+    """Return the columns that a reference is one of; mostly it is one itself."""
+    return item.best[reference].among if reference in item.best else (reference,)
+
+
 def _difference(
-    row: Row, column: str, reference: str, numbers: Mapping[Place, Number]
+    item: Item,
+    row: Row,
+    column: str,
+    reference: str,
+    numbers: Mapping[Place, Number],
 ) -> Difference:
-    own, other = numbers[row.places[column]], numbers[row.places[reference]]
-    if not (own.by_seed and other.by_seed):
+    among = [c for c in _among(item, reference) if c != column]
+    used = {name: numbers[row.places[name]] for name in (column, *among)}
+    scores = _paired(used)
+    if scores is None:
         return Difference(row, column, reference, None)
-    shared = [seed for seed in own.by_seed if seed in other.by_seed]
-    minus = [_minus(own.by_seed[s], other.by_seed[s]) for s in shared]
+    own, other = used[column], used[among[0]]
+    if len(among) == 1:
+        pairs = zip(scores[column], scores[among[0]], strict=True)
+        minus = [a - b for a, b in pairs]
+    elif len(scores[column]) > 1:
+        minus = held_out.minus_best(scores, column, among).per_seed
+    else:
+        return Difference(row, column, reference, None)
     return Difference(
         row,
         column,
@@ -63,9 +80,17 @@ def _difference(
     )
 
 
-def _minus(own: float | None, other: float | None) -> float | None:
-    return None if own is None or other is None else own - other
+def _paired(used: Mapping[str, Number]) -> dict[str, list[float]] | None:
+    """Return the values of the seeds that all have; None where one is missing."""
+    seeds = [
+        seed
+        for seed in next(iter(used.values())).by_seed
+        if all(seed in number.by_seed for number in used.values())
+    ]
+    scores = {name: [n.by_seed[seed] for seed in seeds] for name, n in used.items()}
+    known = {n: [v for v in values if v is not None] for n, values in scores.items()}
+    return known if seeds and known == scores else None
 
 
-def _excess(own: int | None, other: int | None) -> float | None:
+def _excess(own: float | None, other: float | None) -> float | None:
     return (own - other) / other if own is not None and other else None

@@ -30,8 +30,10 @@ def draw(item: Item, numbers: Numbers) -> list[Drawn]:
       Its pictures; none for a table, or as long as nothing is finished.
     """
     found = [numbers[place] for place in item.places]
-    if item.kind != "figure" or not any(n.by_seed or n.picture for n in found):
+    if item.kind == "table" or not any(n.by_seed or n.picture for n in found):
         return []
+    if item.kind == "study":
+        return [_study(item, numbers)]
     if item.unit == "picture":
         return [_pictures(item, numbers)]
     kind = _intervals if item.name == "figure2" else _panels
@@ -118,6 +120,28 @@ def _minus_online(
                 x.append(place)
                 y.append(own - online)
     return x, y
+
+
+def _study(item: Item, numbers: Numbers) -> Drawn:
+    """Draw columns that have a place on the axis as a curve, the others as levels."""
+    (row,) = item.rows
+    on_axis = _on_axis(item)
+    levels = [name for name in item.columns if name not in on_axis]
+    names = ["constant", *(item.columns[name].title for name in levels)]
+    looks = style.line_looks(names)
+    figure, axes = style.panel(names=names)
+    spreads = [_spread(row, column, numbers) for column in on_axis]
+    places = list(on_axis.values())
+    style.band(axes, places, spreads, looks["constant"] | _MARKS)
+    for level in levels:
+        mean = _spread(row, level, numbers).mean
+        if mean is not None:
+            look = looks[item.columns[level].title]
+            axes.plot([min(places), max(places)], [mean, mean], **look)
+    axes.set_xlabel(item.axis)
+    axes.set_ylabel("top-1 accuracy, %")
+    style.legend(figure, looks, names)
+    return item.name, item.title, figure
 
 
 def _pictures(item: Item, numbers: Numbers) -> Drawn:

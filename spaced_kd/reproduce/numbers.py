@@ -6,6 +6,7 @@ Only a finished run gives numbers; one that failed or goes on gives its state.
 import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from statistics import fmean
 
 from spaced_kd import results
 from spaced_kd.analysis.base import Found
@@ -35,7 +36,7 @@ class Number:
 
     status: as of `sweep.state`. by_seed: seed -> value; {} unless finished; None where
     a value is not finite. spots: the runs. error: of a failed one. updates,
-    forward_passes, backward_passes: of training, in batches. picture: a PNG, of a place
+    forward_passes, backward_passes: of one seed's training, in batches. picture: a PNG, of a place
     that means one instead of numbers.
     """
 
@@ -43,9 +44,9 @@ class Number:
     by_seed: Mapping[int, float | None]
     spots: tuple[Spot, ...]
     error: str = ""
-    updates: int | None = None
-    forward_passes: int | None = None
-    backward_passes: int | None = None
+    updates: float | None = None
+    forward_passes: float | None = None
+    backward_passes: float | None = None
     picture: bytes | None = None
 
     @property
@@ -54,7 +55,7 @@ class Number:
         return Spread.of(list(self.by_seed.values()))
 
     @property
-    def passes(self) -> int | None:
+    def passes(self) -> float | None:
         """Training in forward passes over a batch, a backward one counted as two."""
         if self.forward_passes is None or self.backward_passes is None:
             return None
@@ -146,9 +147,16 @@ def _number(
     values: dict[int, float | None] = {}
     for spot in spots:
         values |= _values(place, spot, runs[spot.job], metric)
-    net = runs[spots[0].job].results.networks[spots[0].network]
-    spent = net.updates, net.forward_passes, net.backward_passes
-    return Number("finished", values, spots, "", *spent)
+    nets = [runs[spot.job].results.networks[spot.network] for spot in spots]
+    return Number(
+        "finished",
+        values,
+        spots,
+        "",
+        fmean(net.updates for net in nets),
+        fmean(net.forward_passes for net in nets),
+        fmean(net.backward_passes for net in nets),
+    )
 
 
 def _values(

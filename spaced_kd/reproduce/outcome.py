@@ -122,6 +122,8 @@ def write(outcome: Outcome, folder: Path, *, pictures: bool = True) -> None:
 
 
 def _heading(item: Item) -> str:
+    if item.kind == "study":
+        return item.title
     return f"{item.kind.capitalize()} {item.name.removeprefix(item.kind)}: {item.title}"
 
 

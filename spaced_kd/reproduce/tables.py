@@ -87,7 +87,7 @@ def printed_in_paper(item: Item, row: Row, column: str) -> Printed | None:
 
 
 def _paper(item: Item) -> paper.Table | None:
-    return paper.load().table(item.paper or item.name)
+    return None if item.kind == "study" else paper.load().table(item.paper_name)
 
 
 def _csv_row(item: Item, row: Row, column: str, numbers: Numbers) -> tuple:
@@ -136,8 +136,8 @@ def _cell(item: Item, row: Row, column: str, numbers: Numbers, same_as: str) -> 
 
 
 def _difference_row(difference: Difference, item: Item) -> tuple[str, ...]:
-    titles = (item.columns[c].title for c in (difference.column, difference.reference))
-    name = " - ".join(titles)
+    name = f"{item.columns[difference.column].title} - "
+    name += (item.best | item.columns)[difference.reference].title
     theirs = _papers_difference(difference, item)
     found = difference.comparison
     if found is None:

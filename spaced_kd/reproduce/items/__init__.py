@@ -2,6 +2,7 @@
 
 from spaced_kd import registry
 from spaced_kd.reproduce.items import (
+    adaptive,
     imagenet,
     main,
     methods,
@@ -39,6 +40,7 @@ ITEMS: dict[str, Item] = {
     "figure4": robustness.FIGURE4,
     "figure5": training.FIGURE5,
     "figure6": robustness.FIGURE6,
+    "adaptive": adaptive.ADAPTIVE,
 }
 """Name -> item, tables before figures, in the order of the paper."""
 

@@ -89,13 +89,21 @@ class Row(NamedTuple):
         return self.paper or self.label
 
 
+class Best(NamedTuple):
+    """The best of several columns; for each seed chosen on all other seeds."""
+
+    title: str
+    among: tuple[str, ...]
+
+
 class Item(NamedTuple):
     """A table or a figure.
 
     name: "table1", "figure2", ...; paper: whose numbers in `paper.json` it is held
-      against, where that is another name. kind: "table" or "figure".
+      against, where that is another name. kind: "table", "figure", or "study" of ours.
     columns: name, the same as in `paper.json` -> column; controls are only here.
     comparisons: (column, reference), whose differences, paired by seed, are tested.
+    best: references that are the best of several columns, by name.
     unit: of the numbers; "picture": PNG files instead. axis: what x is, "" if nothing
       has one.
     notes: what to know, e.g. which of the paper's numbers have no place, and why.
@@ -111,6 +119,7 @@ class Item(NamedTuple):
     unit: str = "%"
     axis: str = ""
     paper: str = ""
+    best: Mapping[str, Best] = {}
 
     @property
     def paper_name(self) -> str:
