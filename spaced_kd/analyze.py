@@ -85,9 +85,10 @@ def analyze(
     """
     if not analyses:
         raise ConfigError(f"--analyses is empty; give some of {', '.join(ANALYSES)}.")
+    folder = Path(path).expanduser().resolve()
+    workdir.import_modules(folder)
     settings = settings_of(analyses, options or {})
     chosen = {name: ANALYSES[name] for name in settings}
-    folder = Path(path).expanduser().resolve()
     run = open_run(folder, data_dir, num_devices)
     subjects = run.subjects(networks or run.names, seeds or run.seeds, at)
     # Everything is looked at before the first hour is spent.

@@ -26,6 +26,7 @@ from spaced_kd import (
     trained,
     weights,
 )
+from spaced_kd import workdir as workdirs
 from spaced_kd.checkpoint import CheckpointLine
 from spaced_kd.config import ArchConfig
 from spaced_kd.errors import CheckpointError, ConfigError, SpacedKDError
@@ -87,7 +88,7 @@ def export_student(
         )
     stored, plan = read_json(workdir / "config.json"), read_json(workdir / "plan.json")
     config = stored["config"]
-    registry.import_modules(config.get("imports", ""))
+    workdirs.import_modules(workdir)
     fields = registry.lookup(config["students"], student, "--student")
     repetition = _repetition(config, seed)
     about = _about(workdir, fields, plan) | {

@@ -23,7 +23,7 @@ from typing import Any
 import jax
 
 import spaced_kd
-from spaced_kd import seals
+from spaced_kd import registry, seals
 from spaced_kd.config import Config, fingerprint, science, to_dict
 from spaced_kd.errors import CheckpointError, LockedError
 from spaced_kd.writers import read_json, storage_error, write_whole
@@ -202,6 +202,19 @@ def _refuse_other(path: Path, fields: dict[str, Any], data_fingerprint: str) -> 
 
 def _show(name: str, fields: dict) -> str:
     return json.dumps(fields[name]) if name in fields else "absent"
+
+
+def import_modules(workdir: Path) -> None:
+    """Import the user's modules that the run in `workdir` names in `config.imports`.
+
+    Raises:
+      ConfigError: one of them cannot be imported.
+      CheckpointError: `config.json` is damaged.
+    """
+    path = workdir / "config.json"
+    if path.exists():
+        config = read_json(path).get("config") or {}
+        registry.import_modules(config.get("imports", ""))
 
 
 def write_env(workdir: Path, devices_used: int) -> None:

@@ -324,7 +324,6 @@ def open_run(workdir: Path, data_dir: str = "", num_devices: int = 0) -> Run:
             f"{workdir} holds no run (no config.json); see --workdir."
         )
     stored = read_json(workdir / "config.json")
-    registry.import_modules(stored["config"].get("imports", ""))
     config = _parsed(workdir, stored)
     if data_dir:
         config = dataclasses.replace(

@@ -68,7 +68,7 @@ def load(config: DataConfig) -> Dataset:
 def _loaded(config: DataConfig) -> Dataset:
     loader = registry.lookup(DATASETS, config.name, "config.data.name")
     try:
-        return loader(config)
+        dataset = loader(config)
     # A link that leads nowhere, a folder without permission, a disk that fails: any of
     # a loader's many looks at the file system may meet it.
     except OSError as error:
@@ -76,6 +76,12 @@ def _loaded(config: DataConfig) -> Dataset:
             f"{error.filename or roots.data_root(config)} cannot be read: "
             f"{error.strerror or one_line(error)}; mend or remove it."
         ) from error
+    if not isinstance(dataset, Dataset):
+        raise DataError(
+            f"the loader of config.data.name='{config.name}' returns a "
+            f"{type(dataset).__name__}; it must return a spaced_kd.types.Dataset."
+        )
+    return dataset
 
 
 def _subset(config: DataConfig, dataset: Dataset, which: str) -> Split | Source:
