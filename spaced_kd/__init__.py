@@ -6,8 +6,9 @@ __version__ = "0.1.0"
 def run(config, workdir):
     """Train what `config` describes in `workdir`; see `spaced_kd.train.run`."""
     # Imported here so that `import spaced_kd` stays quick and starts no backend.
-    from spaced_kd import train
+    from spaced_kd import notebook, train
 
+    notebook.show_log()
     return train.run(config, workdir)
 
 
