@@ -36,8 +36,8 @@ class Number:
 
     status: as of `sweep.state`. by_seed: seed -> value; {} unless finished; None where
     a value is not finite. spots: the runs. error: of a failed one. updates,
-    forward_passes, backward_passes: of one seed's training, in batches. picture: a PNG, of a place
-    that means one instead of numbers.
+    forward_passes, backward_passes: of one seed's training, in batches. picture: a PNG,
+    of a place that means one instead of numbers.
     """
 
     status: str

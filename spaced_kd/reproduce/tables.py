@@ -137,7 +137,8 @@ def _cell(item: Item, row: Row, column: str, numbers: Numbers, same_as: str) -> 
 
 def _difference_row(difference: Difference, item: Item) -> tuple[str, ...]:
     name = f"{item.columns[difference.column].title} - "
-    name += (item.best | item.columns)[difference.reference].title
+    best = item.best.get(difference.reference)
+    name += best.title if best else item.columns[difference.reference].title
     theirs = _papers_difference(difference, item)
     found = difference.comparison
     if found is None:
