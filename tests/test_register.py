@@ -23,11 +23,8 @@ from spaced_kd.methods.base import Method, no_params
 from spaced_kd.models.base import Model
 from spaced_kd.models.mlp import MLP
 from spaced_kd.types import ModelOutput
-<<<<<<< HEAD
-=======
 from spaced_kd.workdir import write_sealed
 from spaced_kd.writers import read_json
->>>>>>> notebooks
 
 ROOT = pathlib.Path(__file__).parents[1]
 TABLES = (models.MODELS, data.DATASETS, methods.METHODS, analysis.ANALYSES)
@@ -120,15 +117,9 @@ def test_a_flag_names_the_module_where_the_config_does_not(
 ):
     """A run whose config file imported it by hand could never be analysed."""
     workdir = pathlib.Path(shutil.copytree(finished / "run", tmp_path / "run"))
-<<<<<<< HEAD
-    stored = json.loads((workdir / "config.json").read_text())
-    stored["config"]["imports"] = ""
-    (workdir / "config.json").write_text(json.dumps(stored))
-=======
     stored = read_json(workdir / "config.json")
     stored["config"]["imports"] = ""
     write_sealed(workdir / "config.json", stored)
->>>>>>> notebooks
     monkeypatch.delitem(sys.modules, "user_things", raising=False)
     arguments = ["export", f"--workdir={workdir}", "--student=spaced", "--out=out"]
     monkeypatch.chdir(tmp_path)
