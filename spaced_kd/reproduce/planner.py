@@ -122,7 +122,7 @@ def _add(
     students = _wanted(config, places)
     base = dataclasses.replace(config, students={})
     siblings = known.setdefault(_key(base), [])
-    run = next((r for r in siblings if _fits(r, students)), None)
+    run = _best_fit(siblings, students)
     if run is None:
         run = _Run(stem, base, {})
         siblings.append(run)
@@ -149,14 +149,23 @@ def _wanted(config: Config, places: Iterable[Place]) -> dict[str, StudentConfig]
     return {name: s for name, s in config.students.items() if name in names}
 
 
-def _fits(run: _Run, students: Mapping[str, StudentConfig]) -> bool:
-    """Return whether a run has these students, or can take them along."""
-    new = {n: s for n, s in students.items() if s not in run.students.values()}
-    if not new:
-        return True
-    if run.name is not None or len(run.students) + len(new) > MOST_STUDENTS:
+def _best_fit(
+    runs: Sequence[_Run], students: Mapping[str, StudentConfig]
+) -> _Run | None:
+    """Return the run with the least besides these students, or one to add them to."""
+    complete = [r for r in runs if set(students.values()) <= set(r.students.values())]
+    if complete:
+        # The same choice, whatever other runs come to lie on the disk.
+        return min(complete, key=lambda run: len(run.students))
+    return next((run for run in runs if _has_room(run, students)), None)
+
+
+def _has_room(run: _Run, students: Mapping[str, StudentConfig]) -> bool:
+    if run.name is not None:
         return False
-    return not any(name in run.students for name in new)
+    new = {n: s for n, s in students.items() if s not in run.students.values()}
+    fits = len(run.students) + len(new) <= MOST_STUDENTS
+    return fits and not any(name in run.students for name in new)
 
 
 def _on_disk(root: Path) -> Iterator[_Run]:
