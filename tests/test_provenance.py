@@ -208,6 +208,14 @@ def test_a_truncated_log_is_found(finished, lost):
     assert not trained.is_finished(finished)
 
 
+@pytest.mark.parametrize("name", [METRICS, TIMINGS])
+def test_a_missing_log_is_named(finished, name):
+    """Breaks if a log that was sealed may be deleted."""
+    (finished / name).unlink()
+    told = [p.what for p in provenance.verify(finished) if p.file == name]
+    assert told == ["is missing"]
+
+
 def test_rows_behind_the_end_are_found(finished):
     """Breaks if another evaluation can be added to a finished run."""
     path = finished / METRICS
