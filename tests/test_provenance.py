@@ -77,9 +77,12 @@ def interrupted(runs, tmp_path) -> Path:
 
 
 def _alter(path: Path, pattern: str, which: int = 0) -> int:
-    """Change the last digit of a number after `pattern`; return the line, from 1."""
+    """Change a digit of a number after `pattern`; return the line, from 1.
+
+    One that counts: the 17th of a float may be changed without changing the number.
+    """
     text = path.read_text()
-    match = [*re.finditer(pattern + r'"?: *(?:\[\s*)?[\d.]*(\d)', text)][which]
+    match = [*re.finditer(pattern + r'"?: *(?:\[\s*)?(?:\d+\.)?(\d)', text)][which]
     at = match.start(1)
     path.write_text(f"{text[:at]}{(int(text[at]) + 1) % 10}{text[at + 1 :]}")
     return text.count("\n", 0, at) + 1
@@ -206,6 +209,14 @@ def test_a_truncated_log_is_found(finished, lost):
     problems = [p for p in provenance.verify(finished) if p.file == METRICS]
     assert problems
     assert not trained.is_finished(finished)
+
+
+@pytest.mark.parametrize("name", [METRICS, TIMINGS])
+def test_a_missing_log_is_named(finished, name):
+    """Breaks if a log that was sealed may be deleted."""
+    (finished / name).unlink()
+    told = [p.what for p in provenance.verify(finished) if p.file == name]
+    assert told == ["is missing"]
 
 
 def test_rows_behind_the_end_are_found(finished):
