@@ -21,7 +21,7 @@ from spaced_kd import backend, fields, flags, registry, report, workdir
 from spaced_kd.analysis import ANALYSES
 from spaced_kd.analysis.base import Analysis, Found
 from spaced_kd.analysis.book import Book
-from spaced_kd.analysis.subject import MOMENTS, open_run
+from spaced_kd.analysis.subject import MOMENTS, Run, open_run
 from spaced_kd.errors import ConfigError, Interrupted, SpacedKDError
 from spaced_kd.report.analyses import table as table_of
 
@@ -106,10 +106,15 @@ def analyze(
             # What was measured before somebody stopped it is worth seeing.
             _log.warning("stopping: the report is written, with what was measured")
             with contextlib.suppress(SpacedKDError):
-                report.build(folder)
+                _report(run)
             raise
-        report.build(folder)
+        _report(run)
     return {name: book.found(name) for name in chosen}
+
+
+def _report(run: Run) -> None:
+    if run.config.report:
+        report.build(run.workdir)
 
 
 def settings_of(

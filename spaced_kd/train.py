@@ -131,7 +131,8 @@ class _Runner:
             loop.finish(stop)
             if writes:
                 results.load(path).save(path)
-                report.build(path)
+                if config.report:
+                    report.build(path)
             peers.exchange("the report is written")
             return results.load(path)
 

@@ -24,6 +24,7 @@ SHARED_WITH_STAGES = (
     "remat",
     "checkpoint",
     "progress",
+    "report",
     "imports",
     "data.dir",
     "data.stream_memory_mib",

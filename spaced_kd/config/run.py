@@ -100,6 +100,11 @@ class Config:
         "up, in every process that opens the run",
         operational=True,
     )
+    report: bool = option(
+        True,
+        "draw figures and report.html at the end; the numbers are there without",
+        operational=True,
+    )
     stages_dir: str = option(
         "",
         "where stages are kept, to be shared between runs; empty: in the workdir",
