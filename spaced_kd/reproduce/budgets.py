@@ -66,9 +66,12 @@ _FEW_IMAGES = {
     "attacks": {"num_examples": 30, "steps": 2},
 }
 
+# There are not as many as the analysis takes of larger sets.
+_ALL_IMAGES = {"noise": {"num_train_examples": 0, "num_test_examples": 0}}
+
 BUDGETS = {
     "smoke": Budget("smoke", 2, 8, 8, train_examples=90, analyses=_FEW_IMAGES),
-    "small": Budget("small", 5, epochs=40, transformer_epochs=16),
+    "small": Budget("small", 5, 40, 16, analyses=_ALL_IMAGES),
     "paper": Budget("paper", 3),
 }
 
