@@ -1,4 +1,4 @@
-"""Four CPU devices for every test, and the flags of a real run."""
+"""Four CPU devices for every test, and a compiler in a hurry (`compiler.py`)."""
 
 import os
 import pathlib
@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from typing import NamedTuple
 
+import compiler
 import jax
 import pytest
 import tiny
@@ -16,14 +17,16 @@ from spaced_kd.config import student
 from spaced_kd.models import MODELS
 from spaced_kd.results import Results
 
-# Where other programs keep the machine busy, virtual devices may wait for one another
-# longer than the 40 seconds after which XLA ends the process.
-os.environ["XLA_FLAGS"] = (
-    f"{os.environ.get('XLA_FLAGS', '')} "
-    "--xla_cpu_collective_call_terminate_timeout_seconds=600"
-).strip()
+compiler.set_flags()
 backend.configure()
+compiler.keep_programs()
 jax.config.update("jax_num_cpu_devices", 4)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Before fixtures, which compile too."""
+    compiler.use(real=item.get_closest_marker("real_compiler") is not None)
 
 
 @pytest.fixture(scope="session")
