@@ -1,5 +1,6 @@
 """Four CPU devices for every test, and a compiler in a hurry (`compiler.py`)."""
 
+import collections
 import os
 import pathlib
 import shutil
@@ -21,6 +22,34 @@ compiler.set_flags()
 backend.configure()
 compiler.keep_programs()
 jax.config.update("jax_num_cpu_devices", 4)
+
+
+# The files that take longest, by name: one of them begun last would keep one of two
+# processes waiting for the other.
+LONGEST = (
+    "train",
+    "multihost",
+    "compiled",
+    "steps",
+    "checkpoint",
+    "analyze",
+    "configs",
+    "self_kd",
+    "stages",
+    "grid",
+    "bench",
+    "streamed",
+    "methods_memory",
+    "methods_hetero",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, then those with most tests; their tests as they were."""
+    first = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    tests = collections.Counter(item.path for item in items)
+    place = lambda item: first.get(item.path.name, len(first))
+    items.sort(key=lambda item: (place(item), -tests[item.path], item.path))
 
 
 @pytest.hookimpl(tryfirst=True)
