@@ -1,5 +1,6 @@
-"""Four CPU devices for every test, and the flags of a real run."""
+"""Four CPU devices for every test, and a compiler in a hurry (`compiler.py`)."""
 
+import collections
 import os
 import pathlib
 import shutil
@@ -7,6 +8,7 @@ import urllib.error
 import urllib.request
 from typing import NamedTuple
 
+import compiler
 import jax
 import pytest
 import tiny
@@ -16,14 +18,44 @@ from spaced_kd.config import student
 from spaced_kd.models import MODELS
 from spaced_kd.results import Results
 
-# Where other programs keep the machine busy, virtual devices may wait for one another
-# longer than the 40 seconds after which XLA ends the process.
-os.environ["XLA_FLAGS"] = (
-    f"{os.environ.get('XLA_FLAGS', '')} "
-    "--xla_cpu_collective_call_terminate_timeout_seconds=600"
-).strip()
+compiler.set_flags()
 backend.configure()
+compiler.keep_programs()
 jax.config.update("jax_num_cpu_devices", 4)
+
+
+# The files that take longest, by name: one of them begun last would keep one of two
+# processes waiting for the other.
+LONGEST = (
+    "train",
+    "multihost",
+    "compiled",
+    "steps",
+    "checkpoint",
+    "analyze",
+    "configs",
+    "self_kd",
+    "stages",
+    "grid",
+    "bench",
+    "streamed",
+    "methods_memory",
+    "methods_hetero",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, then those with most tests; their tests as they were."""
+    first = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    tests = collections.Counter(item.path for item in items)
+    place = lambda item: first.get(item.path.name, len(first))
+    items.sort(key=lambda item: (place(item), -tests[item.path], item.path))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Before fixtures, which compile too."""
+    compiler.use(real=item.get_closest_marker("real_compiler") is not None)
 
 
 @pytest.fixture(scope="session")

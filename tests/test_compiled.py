@@ -19,6 +19,8 @@ from spaced_kd.models import MODELS, branches, make_model, resnet
 from spaced_kd.parallel import BatchAxis
 from spaced_kd.schedule import Lockstep
 
+pytestmark = pytest.mark.real_compiler
+
 CANONICAL = "b01f_01io->b01f"
 
 # Convolutions with a kernel's size and stride in one network; the first one's images

@@ -87,6 +87,7 @@ def _layouts(text: str) -> list[str]:
     return re.findall(r"convolution\([^\n]*?dim_labels=([^\s,]+)", text)
 
 
+@pytest.mark.real_compiler
 def test_no_slow_convolution_inside_a_compiled_scan_on_cpu():
     """In another layout XLA:CPU runs them as naive loops inside a while body."""
     assert jax.default_backend() == "cpu"
@@ -114,6 +115,7 @@ def _fused_into_transposes(form) -> list[int]:
     return sorted(len(cheap.findall(b)) for b in bodies if " transpose(" in b)
 
 
+@pytest.mark.real_compiler
 def test_no_chain_of_operations_is_computed_again_inside_a_transpose(monkeypatch):
     """In the transposes' order that cost 40 % of a ResNet-20 step."""
     # The first layer's gradient has no other consumer: there it is not done twice.
@@ -124,6 +126,7 @@ def test_no_chain_of_operations_is_computed_again_inside_a_transpose(monkeypatch
     assert max(others) > 3  # the control
 
 
+@pytest.mark.real_compiler
 def test_computing_once_changes_no_bit_and_no_derivative():
     """Infinities, NaN, signs of zero, the smallest and largest normal numbers."""
     values = [0.0, -0.0, 1.5, -3.0, np.inf, -np.inf, np.nan, 1.2e-38, 3.4e38]

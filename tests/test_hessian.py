@@ -114,6 +114,7 @@ def test_a_single_probe_has_no_standard_error():
     assert found.standard_error is None
 
 
+@pytest.mark.real_compiler
 def test_more_probes_need_no_more_memory():
     """What the compiled program reserves beside its arguments and results."""
     risk = curved.regression(1)

@@ -7,6 +7,7 @@ import hashlib
 import json
 
 import chex
+import compiler
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -37,7 +38,8 @@ def _prepare(config):
 
 
 @functools.cache
-def _train_json(text):
+def _train_json(text, real_compiler):
+    assert real_compiler == compiler.is_real()
     config = tiny.from_config_dict(ml_collections.ConfigDict(json.loads(text)))
     parts, engine, states = _prepare(config)
     for tick in parts.ticks:
@@ -49,13 +51,15 @@ def _train_json(text):
 def _train(students=None, **fields):
     """Return the final states; the same run is trained once for all tests."""
     config = tiny.config_dict(students, **fields)
-    return _train_json(json.dumps(config.to_dict(), sort_keys=True))
+    text = json.dumps(config.to_dict(), sort_keys=True)
+    return _train_json(text, compiler.is_real())
 
 
 def _host(tree):
     return jax.tree.map(np.array, tree)
 
 
+@pytest.mark.real_compiler
 @pytest.mark.parametrize("teacher_bn", ["batch", "running"])
 def test_a_replay_leaves_the_teacher_bitwise_as_it_was(teacher_bn):
     """Frozen means everything: weights, BatchNorm averages, momentum."""
@@ -194,6 +198,7 @@ def test_scan_equals_loop(model):
     chex.assert_trees_all_close(scanned, looped, rtol=2e-4, atol=2e-5)
 
 
+@pytest.mark.real_compiler
 @pytest.mark.parametrize("model", ["mlp", "tiny_cnn"])
 @pytest.mark.parametrize("chunk_steps", [1, 7])
 def test_the_chunk_length_changes_no_bit(chunk_steps, model):
@@ -204,6 +209,7 @@ def test_the_chunk_length_changes_no_bit(chunk_steps, model):
     chex.assert_trees_all_equal(whole, other)
 
 
+@pytest.mark.real_compiler
 def test_the_teacher_is_bitwise_the_same_for_every_interval():
     """Comparisons are paired: no student may touch the teacher's trajectory."""
     runs = [
@@ -266,6 +272,7 @@ def test_seed_layouts_agree(layout):
     assert not np.array_equal(*weights)
 
 
+@pytest.mark.real_compiler
 def test_a_repetition_is_the_run_of_its_own_seed():
     """Seed 1 of two repetitions equals a run that starts at seed 1."""
     both = _train(num_seeds=2, num_epochs=1)

@@ -243,6 +243,7 @@ def run_ticks(engine, parts, ticks=None):
     return states, measured
 
 
+@pytest.mark.real_compiler
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 2])
 def test_training_on_a_streamed_split_is_bitwise_that_on_a_resident_one(devices):
