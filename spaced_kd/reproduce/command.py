@@ -16,6 +16,7 @@ from spaced_kd.errors import CheckpointError, ConfigError
 from spaced_kd.reproduce import budgets, items, numbers, outcome, planner, source
 from spaced_kd.reproduce.budgets import Budget
 from spaced_kd.reproduce.items import ITEMS, Item
+from spaced_kd.reproduce.numbers import Runs
 from spaced_kd.reproduce.outcome import FILE, Outcome, Settings
 from spaced_kd.reproduce.planner import Plan
 from spaced_kd.sweep import engines
@@ -73,7 +74,7 @@ class _Show:
         self, settings: Settings, wanted: Sequence[Item], plan: Plan, root: Path
     ):
         self._known = settings, wanted, plan
-        self._root = root
+        self._runs, self._root = Runs(root), root
 
     def tables(self, states: Sequence[State]) -> None:
         """Write the tables without the page, which takes longer than a small run."""
@@ -86,7 +87,7 @@ class _Show:
         return found
 
     def _outcome(self, states: Sequence[State]) -> Outcome:
-        return Outcome.of(*self._known, states, self._root)
+        return Outcome.of(*self._known, states, self._runs, self._root)
 
 
 def _budget(values: absl_flags.FlagValues) -> Budget:
@@ -181,7 +182,8 @@ def _check(settings: Settings, wanted: Sequence[Item], plan: Plan, root: Path) -
     if not problems:
         with tempfile.TemporaryDirectory() as scratch:
             made = Path(scratch)
-            outcome.write(Outcome.of(settings, wanted, plan, states, root), made)
+            found = Outcome.of(settings, wanted, plan, states, Runs(root), root)
+            outcome.write(found, made)
             problems = list(_unlike(made, root))
     for problem in problems:
         print(problem)

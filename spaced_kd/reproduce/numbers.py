@@ -4,12 +4,14 @@ Only a finished run gives numbers; one that failed or goes on gives its state.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
 
-from spaced_kd import results
+from spaced_kd import provenance, results
 from spaced_kd.analysis.base import Found
+from spaced_kd.provenance import Provenance
 from spaced_kd.report import analyses
 from spaced_kd.reproduce import readings
 from spaced_kd.reproduce.items import Item, Place
@@ -63,26 +65,36 @@ class Number:
 
 
 def read(
-    plan: Plan, states: Iterable[State], root: Path, metric: str
+    plan: Plan, states: Iterable[State], runs: "Runs", metric: str
 ) -> dict[Place, Number]:
     """Return the number of every place of a plan.
 
     Args:
       plan: of the tables.
       states: of its jobs.
-      root: where the jobs' runs lie.
+      runs: where the finished ones are read.
       metric: a key of `METRICS`, for accuracies at the end of training.
     """
     by_job = {state.job.name: state for state in states}
-    runs = {
-        name: _Finished(states_lib.folder(root, name))
-        for name, state in by_job.items()
-        if state.status == "finished"
-    }
     return {
         place: _number(place, spots, by_job, runs, metric)
         for place, spots in plan.spots.items()
     }
+
+
+class Runs:
+    """The finished runs below a folder, each read once: they change no more."""
+
+    def __init__(self, root: Path):
+        """Read nothing yet; `root` is where the jobs' runs lie."""
+        self._root = root
+        self._read: dict[str, Finished] = {}
+
+    def __getitem__(self, job: str) -> "Finished":
+        """Return a run by the name of its job."""
+        if job not in self._read:
+            self._read[job] = Finished(states_lib.folder(self._root, job))
+        return self._read[job]
 
 
 def shared_with(item: Item, numbers: Mapping[Place, Number]) -> dict[str, str]:
@@ -105,35 +117,41 @@ def what(place: Place, number: Number) -> tuple:
     return number.spots, place.share, place.exit, place.analysis, place.measure
 
 
-class _Finished:
-    """A finished run; its files are read when first asked for, once."""
+class Finished:
+    """A finished run; each of its files is read when first asked for."""
 
     def __init__(self, workdir: Path):
+        """Read nothing yet."""
         self._workdir = workdir
-        self.results: Results = results.load(workdir)
-        self._rows: list[Row] | None = None
-        self._analyses: dict[str, Found] | None = None
 
-    @property
+    @functools.cached_property
+    def results(self) -> Results:
+        """The final numbers."""
+        return results.load(self._workdir)
+
+    @functools.cached_property
     def rows(self) -> list[Row]:
-        if self._rows is None:
-            self._rows = readings.evaluations(self._workdir)
-        return self._rows
+        """The evaluations along training."""
+        return readings.evaluations(self._workdir)
 
-    @property
+    @functools.cached_property
     def analyses(self) -> dict[str, Found]:
-        if self._analyses is None:
-            described = read_json(self._workdir / "config.json")
-            plan = read_json(self._workdir / "plan.json")
-            self._analyses = analyses.read(self._workdir, described, plan)
-        return self._analyses
+        """What was found in its networks, by analysis."""
+        described = read_json(self._workdir / "config.json")
+        plan = read_json(self._workdir / "plan.json")
+        return analyses.read(self._workdir, described, plan)
+
+    @functools.cached_property
+    def provenance(self) -> Provenance:
+        """Where its numbers are from."""
+        return provenance.of(self._workdir)
 
 
 def _number(
     place: Place,
     spots: tuple[Spot, ...],
     states: Mapping[str, State],
-    runs: Mapping[str, _Finished],
+    runs: Runs,
     metric: str,
 ) -> Number:
     for status in _WORST_FIRST:
@@ -160,7 +178,7 @@ def _number(
 
 
 def _values(
-    place: Place, spot: Spot, run: _Finished, metric: str
+    place: Place, spot: Spot, run: Finished, metric: str
 ) -> dict[int, float | None]:
     if place.analysis:
         assert place.measure is not None

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spaced_kd import provenance, style
+from spaced_kd import style
 from spaced_kd.provenance import Provenance
 from spaced_kd.reproduce import (
     budgets,
@@ -19,7 +19,7 @@ from spaced_kd.reproduce import (
 )
 from spaced_kd.reproduce.compared import Difference
 from spaced_kd.reproduce.items import Item, Place
-from spaced_kd.reproduce.numbers import Number
+from spaced_kd.reproduce.numbers import Number, Runs
 from spaced_kd.reproduce.planner import Plan
 from spaced_kd.sweep import state as states_lib
 from spaced_kd.sweep.state import State
@@ -58,6 +58,7 @@ class Outcome:
     items: tuple[Item, ...]
     plan: Plan
     states: tuple[State, ...]
+    runs: Runs
     root: Path
     numbers: Mapping[Place, Number]
 
@@ -68,11 +69,12 @@ class Outcome:
         items: Sequence[Item],
         plan: Plan,
         states: Sequence[State],
+        runs: Runs,
         root: Path,
     ) -> "Outcome":
         """Read the numbers of what is finished."""
-        found = numbers.read(plan, states, root, settings.metric)
-        return cls(settings, tuple(items), plan, tuple(states), root, found)
+        found = numbers.read(plan, states, runs, settings.metric)
+        return cls(settings, tuple(items), plan, tuple(states), runs, root, found)
 
     @property
     def code(self) -> int:
@@ -115,7 +117,7 @@ def write(outcome: Outcome, folder: Path, *, pictures: bool = True) -> None:
         text = page.build(
             _shown_settings(outcome.settings),
             sections,
-            [_row(state, outcome.root) for state in outcome.states],
+            [_row(state, outcome) for state in outcome.states],
             outcome.settings.warning,
         )
         write_whole(folder / "index.html", text)
@@ -161,16 +163,13 @@ def _shown_settings(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _row(state: State, root: Path) -> page.Run:
-    folder = states_lib.folder(root, state.job.name)
-    href = f"cells/{state.job.name}/report.html"
-    known = (folder / "env.json").exists()
-    return page.Run(
-        state.job.name,
-        href if (folder / "report.html").exists() else "",
-        state.status,
-        _facts(provenance.of(folder)) if known else {"error": state.error or "-"},
-    )
+def _row(state: State, outcome: Outcome) -> page.Run:
+    name, facts = state.job.name, {"error": state.error or "-"}
+    if state.status == "finished":
+        facts = _facts(outcome.runs[name].provenance)
+    report = states_lib.folder(outcome.root, name) / "report.html"
+    href = f"cells/{name}/report.html" if report.exists() else ""
+    return page.Run(name, href, state.status, facts)
 
 
 def _facts(found: Provenance) -> dict[str, str]:
@@ -197,7 +196,7 @@ def _json(outcome: Outcome, differences: Mapping[str, Sequence[Difference]]) -> 
             item.name: _item(item, outcome, differences[item.name])
             for item in outcome.items
         },
-        "runs": {state.job.name: _run(state, outcome.root) for state in outcome.states},
+        "runs": {state.job.name: _run(state, outcome) for state in outcome.states},
     }
     return json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
@@ -232,11 +231,10 @@ def _item(item: Item, outcome: Outcome, found: Sequence[Difference]) -> dict[str
     }
 
 
-def _run(state: State, root: Path) -> dict[str, Any]:
+def _run(state: State, outcome: Outcome) -> dict[str, Any]:
     about: dict[str, Any] = {"status": state.status}
     if state.error:
         about |= {"error": state.error, "code": state.code}
-    folder = states_lib.folder(root, state.job.name)
-    if (folder / "env.json").exists():
-        about["provenance"] = provenance.of(folder).to_dict()
+    if state.status == "finished":
+        about["provenance"] = outcome.runs[state.job.name].provenance.to_dict()
     return about
