@@ -11,6 +11,8 @@ from spaced_kd.analysis import ANALYSES
 from spaced_kd.config import base_config, from_config_dict, student
 from spaced_kd.grid import __main__ as grid_command
 from spaced_kd.grid import cells
+from spaced_kd.reproduce import __main__ as reproduce_command
+from spaced_kd.reproduce import budgets, items
 from spaced_kd.schedule import Clock
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -66,6 +68,16 @@ def test_commands_of_analyses_parse(command):
     values = analyze._parse(arguments)
     for name in analyze._named(values.analyses):
         assert name in ANALYSES
+
+
+@pytest.mark.parametrize("command", _commands("reproduce"))
+def test_commands_of_the_papers_tables_parse(command):
+    values, names = flags.parse_with_arguments(
+        shlex.split(command)[2:], reproduce_command._define
+    )
+    assert values.workdir and names
+    assert budgets.find(values.budget)
+    assert all(name == "all" or items.lookup(name) for name in names)
 
 
 def test_scripts_named_in_the_documents_exist_and_are_executable():

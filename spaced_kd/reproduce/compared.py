@@ -1,12 +1,17 @@
 """Paired differences between a row's columns, and how sure they are."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from spaced_kd import held_out, statistics
 from spaced_kd.reproduce.items import Item, Place, Row
 from spaced_kd.reproduce.numbers import Number, shared_with
 from spaced_kd.statistics import Comparison
+
+Numbers = Mapping[Place, Number]
+Prepare = Callable[[Mapping[str, Number]], Mapping[str, Number] | None]
+"""Column -> its number, to the same or None."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,25 +26,36 @@ class Difference:
     row: Row
     column: str
     reference: str
-    comparison: Comparison | None
+    comparison: Comparison | None = None
     p_holm: float | None = None
     updates: float | None = None
     passes: float | None = None
 
 
-def differences(item: Item, numbers: Mapping[Place, Number]) -> list[Difference]:
+def differences(
+    item: Item, numbers: Numbers, prepare: Prepare = lambda columns: columns
+) -> list[Difference]:
     """Return the differences that a table asks for, row by row.
 
     Rows that have the very same numbers as an earlier one are left out.
+
+    Args:
+      item: the table.
+      numbers: of its places.
+      prepare: what becomes of the numbers of the columns that are compared, e.g. those
+        at equal budget; None: they cannot be.
     """
     shared = shared_with(item, numbers)
-    found = [
-        _difference(item, row, column, reference, numbers)
-        for row in item.rows
-        if row.label not in shared
-        for column, reference in item.comparisons
-        if {column, *_among(item, reference)} <= set(row.places)
-    ]
+    found = []
+    for row in item.rows:
+        for column, reference in item.comparisons:
+            among = [c for c in _among(item, reference) if c != column]
+            if row.label in shared or not {column, *among} <= set(row.places):
+                continue
+            columns = {name: numbers[row.places[name]] for name in (column, *among)}
+            used = prepare(columns)
+            known = _of(used, column, among) if used else {}
+            found.append(Difference(row, column, reference, **known))
     adjusted = statistics.holm([d.comparison and d.comparison.p_value for d in found])
     pairs = zip(found, adjusted, strict=True)
     return [dataclasses.replace(d, p_holm=p) for d, p in pairs]
@@ -50,18 +66,13 @@ def _among(item: Item, reference: str) -> tuple[str, ...]:
     return item.best[reference].among if reference in item.best else (reference,)
 
 
-def _difference(
-    item: Item,
-    row: Row,
-    column: str,
-    reference: str,
-    numbers: Mapping[Place, Number],
-) -> Difference:
-    among = [c for c in _among(item, reference) if c != column]
-    used = {name: numbers[row.places[name]] for name in (column, *among)}
+def _of(
+    used: Mapping[str, Number], column: str, among: Sequence[str]
+) -> dict[str, Any]:
+    """Return the fields of a difference to the best of some columns, mostly of one."""
     scores = _paired(used)
     if scores is None:
-        return Difference(row, column, reference, None)
+        return {}
     own, other = used[column], used[among[0]]
     if len(among) == 1:
         pairs = zip(scores[column], scores[among[0]], strict=True)
@@ -69,15 +80,12 @@ def _difference(
     elif len(scores[column]) > 1:
         minus = held_out.minus_best(scores, column, among).per_seed
     else:
-        return Difference(row, column, reference, None)
-    return Difference(
-        row,
-        column,
-        reference,
-        statistics.compare(minus),
-        updates=_excess(own.updates, other.updates),
-        passes=_excess(own.passes, other.passes),
-    )
+        return {}
+    return {
+        "comparison": statistics.compare(minus),
+        "updates": _excess(own.updates, other.updates),
+        "passes": _excess(own.passes, other.passes),
+    }
 
 
 def _paired(used: Mapping[str, Number]) -> dict[str, list[float]] | None:

@@ -134,7 +134,7 @@ def _tables(item: Item, outcome: Outcome, found: Sequence[Difference]) -> list[T
     return [
         tables.main(item, outcome.numbers, outcome.settings.warning),
         *([differences] if differences else []),
-        *equal.tables(item, outcome.numbers, outcome.settings.equal, outcome.root),
+        *equal.tables_of(item, outcome.numbers, outcome.settings.equal, outcome.root),
     ]
 
 

@@ -2,17 +2,15 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from spaced_kd.reproduce import paper
-from spaced_kd.reproduce.compared import Difference
-from spaced_kd.reproduce.items import Item, Place, Row
-from spaced_kd.reproduce.numbers import Number, shared_with
+from spaced_kd.reproduce.compared import Difference, Numbers
+from spaced_kd.reproduce.items import Item, Row
+from spaced_kd.reproduce.numbers import shared_with
 from spaced_kd.reproduce.paper import Number as Printed
 from spaced_kd.statistics import Comparison
 from spaced_kd.tables import Table
-
-Numbers = Mapping[Place, Number]
 
 _UNEQUAL = 0.01
 """More than this share of training more or less is marked."""
