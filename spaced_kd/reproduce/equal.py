@@ -99,8 +99,11 @@ def _at_equal(
 ) -> dict[str, list[AtBudget]] | None:
     """Return what students reach, an entry for each run; None if not comparable.
 
-    That is so unless all are finished, in the same runs.
+    That is so unless all are finished, in the same runs. A teacher's budget is not a
+    student's.
     """
+    if any(spot.network == TEACHER for n in columns.values() for spot in n.spots):
+        return None
     runs = {tuple(spot.job for spot in n.spots) for n in columns.values()}
     finished = all(number.status == "finished" for number in columns.values())
     if len(runs) != 1 or not finished or len(columns) < 2:
