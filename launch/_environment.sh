@@ -21,7 +21,8 @@ ensure_environment() {
   echo "$$" > .venv/installing
   echo "Installing spaced_kd${extras:+[$extras]} into .venv ($(duration "$extras"))..." >&2
   [ -x .venv/bin/python ] || "$python" -m venv .venv
-  .venv/bin/python -m pip install -qq --disable-pip-version-check \
+  # A fifth of the modules is ever imported; Python compiles those when they are.
+  .venv/bin/python -m pip install -qq --disable-pip-version-check --no-compile \
     --editable ".${extras:+[$extras]}"
   printf '%s\n' "$wanted" > "$ready"
   rm .venv/installing

@@ -7,6 +7,7 @@ CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
 ensure_environment test
 export JAX_PLATFORMS=cpu
-# Two processes, a file in one of them: 325 s, against 403 s with files torn apart (their
-# fixtures are made twice) and 434 s in one process (520 tests, once each, 2 busy cores).
-exec .venv/bin/python -m pytest -n 2 --dist loadfile --timeout=600 "$@"
+# Two processes, a file in one of them: files torn apart make their fixtures twice. The
+# longest begin first (tests/conftest.py), so that neither process waits for the other.
+exec .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+  --timeout=600 "$@"

@@ -95,7 +95,8 @@ def _whole_run(path, students, num_epochs=2, **fields):
             patch.setitem(NETWORKS, name, network)
         fields = {"num_epochs": num_epochs, "checkpoint__keep": 1000} | fields
         config = tiny.config(students, **fields)
-        found = spaced_kd.run(config, path)
+        with tiny.without_reports():
+            found = spaced_kd.run(config, path)
         parts = experiment.build(config, data.load(config.data))
         yield SimpleNamespace(
             path=path, config=config, parts=parts, engine=Engine(parts), results=found
