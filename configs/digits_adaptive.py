@@ -5,7 +5,7 @@ r"""Intervals that change along training, on handwritten digits, minutes on a CP
 
 and likewise seeds 1 to 9; then the table:
 
-    python benchmarks/adaptive_table.py runs/digits_adaptive
+XX
 
 The images and networks of configs/digits.py. One seed a run, because feedback decides
 by what that seed measures. Every student replays what is left at the end, so that all

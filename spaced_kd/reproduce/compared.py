@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from spaced_kd import held_out, statistics
-from spaced_kd.reproduce.items import Item, Place, Row
+from spaced_kd.reproduce.items import Best, Item, Place, Row
 from spaced_kd.reproduce.numbers import Number, shared_with
 from spaced_kd.statistics import Comparison
 
@@ -54,7 +54,7 @@ def differences(
                 continue
             columns = {name: numbers[row.places[name]] for name in (column, *among)}
             used = prepare(columns)
-            known = _of(used, column, among) if used else {}
+            known = _of(used, column, among, item.best.get(reference)) if used else {}
             found.append(Difference(row, column, reference, **known))
     adjusted = statistics.holm([d.comparison and d.comparison.p_value for d in found])
     pairs = zip(found, adjusted, strict=True)
@@ -67,16 +67,18 @@ def _among(item: Item, reference: str) -> tuple[str, ...]:
 
 
 def _of(
-    used: Mapping[str, Number], column: str, among: Sequence[str]
+    used: Mapping[str, Number], column: str, among: Sequence[str], best: Best | None
 ) -> dict[str, Any]:
-    """Return the fields of a difference to the best of some columns, mostly of one."""
+    """Return the fields of a difference, to one column or to the best of several."""
     scores = _paired(used)
     if scores is None:
         return {}
     own, other = used[column], used[among[0]]
-    if len(among) == 1:
+    if best is None:
         pairs = zip(scores[column], scores[among[0]], strict=True)
         minus = [a - b for a, b in pairs]
+    elif not best.elsewhere:
+        minus = held_out.minus_luckiest(scores, column, among).per_seed
     elif len(scores[column]) > 1:
         minus = held_out.minus_best(scores, column, among).per_seed
     else:

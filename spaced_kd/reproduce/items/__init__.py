@@ -12,6 +12,7 @@ from spaced_kd.reproduce.items import (
 )
 from spaced_kd.reproduce.items.base import (
     TEACHER,
+    Best,
     Column,
     Item,
     Measure,
@@ -19,7 +20,17 @@ from spaced_kd.reproduce.items.base import (
     Row,
 )
 
-__all__ = ["ITEMS", "TEACHER", "Column", "Item", "Measure", "Place", "Row", "lookup"]
+__all__ = [
+    "ITEMS",
+    "TEACHER",
+    "Best",
+    "Column",
+    "Item",
+    "Measure",
+    "Place",
+    "Row",
+    "lookup",
+]
 
 ITEMS: dict[str, Item] = {
     "table1": main.TABLE1,

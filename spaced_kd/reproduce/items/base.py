@@ -90,10 +90,14 @@ class Row(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The best of several columns; for each seed chosen on all other seeds."""
+    """The best of several columns; `spaced_kd.held_out` says what each choice favours.
+
+    elsewhere: for each seed the best on all other seeds, else that on all of these.
+    """
 
     title: str
     among: tuple[str, ...]
+    elsewhere: bool = True
 
 
 class Item(NamedTuple):
