@@ -1,11 +1,12 @@
 r"""Intervals that change along training, on handwritten digits, minutes on a CPU.
 
-    python -m spaced_kd.main --config=configs/digits_adaptive.py \
-        --config.seed=0 --workdir=runs/digits_adaptive/seed_0
+    python -m spaced_kd.reproduce adaptive --budget=small --seeds=10 \
+        --workdir=runs/adaptive
 
-and likewise seeds 1 to 9; then the table:
+makes the table of docs/adaptive.md; one seed alone is an ordinary run:
 
-XX
+    python -m spaced_kd.main --config=configs/digits_adaptive.py --config.seed=3 \
+        --workdir=runs/digits_adaptive_3
 
 The images and networks of configs/digits.py. One seed a run, because feedback decides
 by what that seed measures. Every student replays what is left at the end, so that all
