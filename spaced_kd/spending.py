@@ -63,10 +63,12 @@ def updates(workdir: Path, plan: Mapping[str, Any], rows: Iterable[Row]) -> Cost
 def flops(workdir: Path, plan: Mapping[str, Any], rows: Iterable[Row]) -> Cost:
     """Count operations: those of each pass's network, twice for a backward pass.
 
+    What feedback looks at is part of it: half of a look's passes are the teacher's.
+
     Raises:
       CheckpointError: `plan.json` lacks a count; from the returned function.
     """
-    del rows
+    looks = _looks(rows)
 
     def known(count: int | None, name: str) -> int:
         if count is None:
@@ -90,22 +92,41 @@ def flops(workdir: Path, plan: Mapping[str, Any], rows: Iterable[Row]) -> Cost:
             costs.append(costs[-1] + price * (segment["stop"] - segment["start"]))
         return [0, *ends], costs
 
+    def per_look(name: str) -> float:
+        network = plan["networks"][name]
+        if not network.get("decision_forward_passes"):
+            return 0.0
+        own, teacher = network["forward_flops"], plan["networks"]["teacher"]
+        both = known(own, name) + known(teacher["forward_flops"], "the teacher")
+        return network["decision_forward_passes"] / network["decisions"] * both / 2
+
     priced: dict[str, tuple[list[int], list[float]]] = {}
 
     def cost(row: Row) -> float:
         name = row["network"]
         if name not in priced:
             priced[name] = along(name)
-        return float(np.interp(row["step"], *priced[name]))
+        looked = bisect.bisect_left(looks.get(name, []), row["tick"])
+        return float(np.interp(row["step"], *priced[name])) + looked * per_look(name)
 
     return cost
+
+
+def _looks(rows: Iterable[Row]) -> dict[str, list[int]]:
+    """Return the ticks at which feedback looked, by network, rising."""
+    found: dict[str, list[int]] = {}
+    for row in rows:
+        if row["phase"] == "decide":
+            found.setdefault(row["network"], []).append(row["tick"])
+    return found
 
 
 def seconds(workdir: Path, plan: Mapping[str, Any], rows: Iterable[Row]) -> Cost:
     """Attribute the time of every tick of training: an estimate, not a measurement.
 
     Networks that train in one program share its time by their passes, backward ones for
-    two, and seeds share it equally. Compilation is in it, evaluations are not.
+    two, and seeds share it equally. A look of feedback is its student's. Compilation is
+    in it, evaluations are not.
 
     Raises:
       CheckpointError: `plan.json` does not tell the passes of a step.
@@ -122,6 +143,10 @@ def seconds(workdir: Path, plan: Mapping[str, Any], rows: Iterable[Row]) -> Cost
         if tick not in trained:
             continue
         first, seeds = trained[tick][0], {row["seed"] for row in trained[tick]}
+        if first["phase"] == "decide":
+            ticks[first["network"]].append(tick)
+            shares[first["network"]].append(timing["seconds"])
+            continue
         segment = ways[first["network"]].segment_of(first["step"])
         work = {n: f + 2 * b for n, (f, b) in _passes(workdir, segment).items()}
         for name, own in work.items():

@@ -125,6 +125,31 @@ def test_seconds_of_a_shared_tick_are_divided_by_passes_and_seeds(tmp_path):
     assert among.budget == pytest.approx(20 * 7 / 13 / 2)
 
 
+def test_what_feedback_looks_at_is_part_of_the_budget(tmp_path):
+    """Two looks of 3 passes, half of them the teacher's: 2 * 1.5 * (10 + 100) more."""
+    plan = _plan()
+    plan["networks"]["spaced"] |= {"decision_forward_passes": 6, "decisions": 2}
+    looks = [
+        {"network": "spaced", "phase": "decide", "tick": tick, "step": step, "seed": 0}
+        for tick, step in ((5, 2), (12, 4))
+    ]
+    prefix = f"eval/{results.metric_prefix('spaced')}"
+    last = {"network": "spaced", "phase": "eval", "tick": 13, "step": 4, "seed": 0}
+    last |= {f"{prefix}acc1": 80.0, "epoch": 2.0}
+    rows = [*_rows(0), looks[1], last]
+    _write(tmp_path, rows=rows)
+    spent = lambda what: at_equal(tmp_path, what, ["spaced"]).budget
+    with (tmp_path / "timings.jsonl").open("a") as log:
+        for tick, seconds in ((12, 6.0), (13, 1000.0)):
+            about = {"tick": tick, "phase": "x", "seconds": seconds, "images": 1}
+            log.write(json.dumps(about) + "\n")
+    assert spent("seconds") == 4.0 + 2.0 + 6.0
+    plain = spent("flops")
+    assert plain == 4 * (3 * 10 + 100)
+    _write(tmp_path, plan, [*_rows(0), *looks, last])
+    assert spent("flops") == plain + 2 * 1.5 * (10 + 100)
+
+
 def test_an_unfinished_seed_sets_the_budget_and_says_so(tmp_path):
     """Breaks if the budget is the plan's, or what is missing stands as a number."""
     rows = [*_rows(0), *(row for row in _rows(1) if row["tick"] < 6)]
