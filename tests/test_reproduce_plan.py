@@ -120,6 +120,17 @@ def test_runs_on_disk_are_used_as_they_stand(tmp_path):
     assert _plan(ONLINE, tmp_path) == both
 
 
+@pytest.mark.parametrize("budget", ["smoke", "paper"])
+def test_the_same_items_have_the_same_runs_again(budget, tmp_path):
+    """Else a second call, or --check, would take its numbers from other runs."""
+    first = _plan(ITEMS.values(), tmp_path, budget)
+    _lay(first, tmp_path)
+    again = _plan(ITEMS.values(), tmp_path, budget)
+    assert again.spots == first.spots
+    key = lambda plan: {job.name: job for job in plan.jobs}
+    assert key(again) == key(first)
+
+
 def test_runs_of_other_seeds_on_disk_are_left_alone(tmp_path):
     """They are other runs, however alike."""
     _lay(_plan(ONLINE[:1], tmp_path, num_seeds=3), tmp_path)

@@ -11,8 +11,8 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from spaced_kd import matched, provenance, registry
-from spaced_kd.errors import CheckpointError, ConfigError
+from spaced_kd import matched, provenance, registry, trained, workdir
+from spaced_kd.errors import CheckpointError, ConfigError, Interrupted
 from spaced_kd.reproduce import budgets, items, numbers, outcome, planner, source
 from spaced_kd.reproduce.budgets import Budget
 from spaced_kd.reproduce.items import ITEMS, Item
@@ -27,6 +27,7 @@ from spaced_kd.writers import read_json
 
 _log = logging.getLogger("spaced_kd")
 
+_DATA_DIR = "data.dir"
 _FOLLOW = ("released", "paper", "recommended")
 
 
@@ -51,17 +52,22 @@ def run(names: Sequence[str], values: absl_flags.FlagValues) -> int:
         print(_described(plan))
         return 0
     if values.check:
-        return _check(settings, wanted, plan, root)
+        return _check(_as_written(settings, root), wanted, plan, root)
     show = _Show(settings, wanted, plan, root)
-    states = sweep.run(
-        plan.jobs,
-        root,
-        engine=values.engine,
-        workers=values.workers,
-        options=engines.parse_options(values.engine_options),
-        may_exit=True,
-        changed=show.tables,
-    )
+    try:
+        states = sweep.run(
+            plan.jobs,
+            root,
+            engine=values.engine,
+            workers=values.workers,
+            options=engines.parse_options(values.engine_options),
+            may_exit=True,
+            changed=show.tables,
+        )
+    except Interrupted:
+        # Nothing runs any more, and no table should say so.
+        show.all(states_lib.look(plan.jobs, root))
+        raise
     done = show.all(states)
     print(f"{len(plan.jobs)} runs; all tables and figures: {root / 'index.html'}")
     return done.code
@@ -78,7 +84,7 @@ class _Show:
 
     def tables(self, states: Sequence[State]) -> None:
         """Write the tables without the page, which takes longer than a small run."""
-        outcome.write(self._outcome(states), self._root, pictures=False)
+        outcome.write(self._outcome(states), self._root, whole=False)
 
     def all(self, states: Sequence[State]) -> Outcome:
         """Write everything."""
@@ -93,9 +99,9 @@ class _Show:
 def _budget(values: absl_flags.FlagValues) -> Budget:
     if values.seeds < 0:
         raise ConfigError(f"--seeds={values.seeds} is too small; give at least 1.")
-    overrides = [_override(text) for text in values.override]
+    overrides = [_override(text) for text in sorted(values.override)]
     if values.data_dir:
-        overrides.append(("data.dir", values.data_dir))
+        overrides.append((_DATA_DIR, values.data_dir))
     budget = budgets.find(values.budget, values.seeds)
     return dataclasses.replace(budget, overrides=tuple(overrides))
 
@@ -126,7 +132,8 @@ def _settings(values: absl_flags.FlagValues, budget: Budget) -> Settings:
         values.variant,
         values.metric,
         equal,
-        tuple(f"{path}={value}" for path, value in budget.overrides),
+        # Where data lies may change from call to call.
+        tuple(f"{p}={value}" for p, value in budget.overrides if p != _DATA_DIR),
     )
 
 
@@ -172,13 +179,22 @@ def _described(plan: Plan) -> str:
 
 def _check(settings: Settings, wanted: Sequence[Item], plan: Plan, root: Path) -> int:
     """Verify every run and every file; print what is amiss; return the exit code."""
+    workdir.refuse_locked(root)
     states = states_lib.look(plan.jobs, root)
+    done = [s.job.name for s in states if s.status == "finished"]
+    folders = [states_lib.folder(root, name) for name in done]
+    folders += sorted((root / "stages").glob("*/"))
     problems = [
-        f"{state.job.name}: {problem}"
-        for state in states
-        if state.status == "finished"
-        for problem in provenance.verify(states_lib.folder(root, state.job.name))
+        f"{folder.name}: {problem}"
+        for folder in folders
+        for problem in provenance.verify(folder)
     ]
+    if not problems:
+        problems = [
+            f"{folder.name}: is marked as finished, but its run is not"
+            for folder in folders
+            if not trained.is_finished(folder)
+        ]
     if not problems:
         with tempfile.TemporaryDirectory() as scratch:
             made = Path(scratch)
@@ -195,7 +211,21 @@ def _check(settings: Settings, wanted: Sequence[Item], plan: Plan, root: Path) -
     return CheckpointError.code if problems else 0
 
 
+def _as_written(settings: Settings, root: Path) -> Settings:
+    """Return the settings that the tables on the disk were made with."""
+    path = root / FILE
+    if not path.exists():
+        return settings
+    before = read_json(path)["settings"]
+    equal = tuple(before["equal"])
+    return dataclasses.replace(settings, metric=before["metric"], equal=equal)
+
+
 def _unlike(made: Path, root: Path) -> Iterable[str]:
+    for folder in ("tables", "figures"):
+        for path in sorted((root / folder).glob("*")):
+            if not (made / folder / path.name).exists():
+                yield f"{folder}/{path.name}: is none of these items' files"
     for path in sorted(p for p in made.rglob("*") if p.is_file()):
         name = path.relative_to(made)
         if not (root / name).exists():

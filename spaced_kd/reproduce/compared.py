@@ -6,7 +6,7 @@ from typing import Any
 
 from spaced_kd import held_out, statistics
 from spaced_kd.reproduce.items import Best, Item, Place, Row
-from spaced_kd.reproduce.numbers import Number, shared_with
+from spaced_kd.reproduce.numbers import Number, shared_with, what
 from spaced_kd.statistics import Comparison
 
 Numbers = Mapping[Place, Number]
@@ -53,6 +53,8 @@ def differences(
             if row.label in shared or not {column, *among} <= set(row.places):
                 continue
             columns = {name: numbers[row.places[name]] for name in (column, *among)}
+            if len({what(row.places[name], n) for name, n in columns.items()}) == 1:
+                continue  # a student is no control for itself
             used = prepare(columns)
             known = _of(used, column, among, item.best.get(reference)) if used else {}
             found.append(Difference(row, column, reference, **known))

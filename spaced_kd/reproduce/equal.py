@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from spaced_kd import matched
+from spaced_kd.errors import CheckpointError
 from spaced_kd.matched import AtBudget
 from spaced_kd.reproduce import compared, tables
 from spaced_kd.reproduce.compared import Difference, Numbers
@@ -112,7 +113,10 @@ def _at_equal(
     for place, job in enumerate(next(iter(runs))):
         names = {c: number.spots[place].network for c, number in columns.items()}
         folder = states_lib.folder(root, job)
-        at = matched.at_equal(folder, what, list(dict.fromkeys(names.values())))
+        try:
+            at = matched.at_equal(folder, what, list(dict.fromkeys(names.values())))
+        except CheckpointError:
+            return None  # of a version that did not count it
         for column, name in names.items():
             found[column].append(at.students[name])
     return found

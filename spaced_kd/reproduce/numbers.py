@@ -158,6 +158,10 @@ def _number(
         for spot in spots:
             if states[spot.job].status == status:
                 return Number(status, {}, spots, states[spot.job].error)
+    if place.analysis and not all(
+        place.analysis in runs[s.job].analyses for s in spots
+    ):
+        return Number("unfinished", {}, spots)
     if place.measure is not None and place.measure.once:
         found = runs[spots[0].job].analyses[place.analysis]
         picture = readings.picture_of(found, place.measure)
@@ -165,6 +169,8 @@ def _number(
     values: dict[int, float | None] = {}
     for spot in spots:
         values |= _values(place, spot, runs[spot.job], metric)
+    if place.share < 1.0:
+        return Number("finished", values, spots)  # what is spent is of the whole run
     nets = [runs[spot.job].results.networks[spot.network] for spot in spots]
     return Number(
         "finished",

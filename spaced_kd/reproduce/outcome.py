@@ -34,7 +34,7 @@ class Settings:
     """What the numbers of a workdir have in common; a workdir has one of each.
 
     budget, num_seeds, variant: of the runs. metric: a key of `numbers.METRICS`. equal:
-    keys of `equal.BUDGETS`, by which tables are made again.
+    keys of `matched.WHAT`, by which tables are made again.
     """
 
     budget: str
@@ -86,8 +86,8 @@ class Outcome:
         return {i.name: compared.differences(i, self.numbers) for i in self.items}
 
 
-def write(outcome: Outcome, folder: Path, *, pictures: bool = True) -> None:
-    """Write all tables, and with `pictures` figures and the page, below `folder`.
+def write(outcome: Outcome, folder: Path, *, whole: bool = True) -> None:
+    """Write all tables, and if `whole` those at equal budget, figures and the page.
 
     The same runs give the same bytes.
 
@@ -99,7 +99,9 @@ def write(outcome: Outcome, folder: Path, *, pictures: bool = True) -> None:
     except OSError as error:
         raise storage_error("write", folder, error) from error
     differences = outcome.differences()
-    shown = {i.name: _tables(i, outcome, differences[i.name]) for i in outcome.items}
+    shown = {
+        i.name: _tables(i, outcome, differences[i.name], whole) for i in outcome.items
+    }
     for item in outcome.items:
         stem, made = folder / "tables" / item.name, shown[item.name]
         text = "\n".join(table.markdown() for table in made)
@@ -108,7 +110,7 @@ def write(outcome: Outcome, folder: Path, *, pictures: bool = True) -> None:
         write_whole(stem.with_suffix(".tex"), f"% {_heading(item)}\n{latex}")
         write_whole(stem.with_suffix(".csv"), tables.long_csv(item, outcome.numbers))
     write_whole(folder / FILE, _json(outcome, differences))
-    if pictures:
+    if whole:
         drawn = _draw(outcome, folder / "figures")
         sections = [
             page.Section(i.name, _heading(i), shown[i.name], drawn[i.name])
@@ -129,12 +131,19 @@ def _heading(item: Item) -> str:
     return f"{item.kind.capitalize()} {item.name.removeprefix(item.kind)}: {item.title}"
 
 
-def _tables(item: Item, outcome: Outcome, found: Sequence[Difference]) -> list[Table]:
+def _tables(
+    item: Item, outcome: Outcome, found: Sequence[Difference], whole: bool
+) -> list[Table]:
     differences = tables.differences(found, item)
+    settings = outcome.settings
+    # Only at the budget smoke is our own study not what its file says.
+    study = item.kind == "study" and settings.budget != "smoke"
+    warning = "" if study else settings.warning
+    budgets_shown = settings.equal if whole else ()
     return [
-        tables.main(item, outcome.numbers, outcome.settings.warning),
+        tables.main(item, outcome.numbers, warning),
         *([differences] if differences else []),
-        *equal.tables_of(item, outcome.numbers, outcome.settings.equal, outcome.root),
+        *equal.tables_of(item, outcome.numbers, budgets_shown, outcome.root),
     ]
 
 

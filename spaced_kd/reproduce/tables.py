@@ -205,7 +205,7 @@ def _difference_notes(found: Iterable[Difference]) -> Iterable[str]:
 
 def _notes(item: Item, numbers: Numbers) -> Iterable[str]:
     here = [numbers[place] for place in item.places]
-    waiting = sum(number.status != "finished" for number in here)
+    waiting = sum(number.status in ("unfinished", "running") for number in here)
     if waiting:
         yield f"UNFINISHED: {waiting} of {len(here)} cells have no number yet."
     errors = {n.error: None for n in here if n.status == "failed"}

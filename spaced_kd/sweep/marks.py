@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import spaced_kd
 from spaced_kd import workdir
 from spaced_kd.errors import LockedError, PeerError, SpacedKDError, StorageError
 from spaced_kd.sweep.tasks import Task, place
@@ -82,6 +83,7 @@ def _finished(task: Task) -> dict[str, Any]:
         "analyses": task.analyses,
         "networks": list(task.networks),
         "start": workdir.last_start(task.folder) if task.analyses else "",
+        "version": spaced_kd.__version__ if task.analyses else "",
     }
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -120,6 +121,8 @@ def run(
                     todo, path, "here", stop, may_exit=may_exit, changed=watch.look
                 )
                 watch.look()
+                if watch.left():  # a worker of an earlier sweep has it
+                    time.sleep(work.POLL_SECONDS)
         elif watch.left():
             with chosen.open(path, workers, given) as start:
                 crew.work(start, workers, path, watch, stop)

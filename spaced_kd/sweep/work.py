@@ -12,10 +12,13 @@ from typing import Any
 import jax
 
 from spaced_kd import analyze, train
-from spaced_kd.errors import Interrupted, SpacedKDError, StorageError
+from spaced_kd.errors import Interrupted, SpacedKDError, StorageError, one_line
 from spaced_kd.interrupt import StopRequest
 from spaced_kd.sweep import marks
 from spaced_kd.sweep.tasks import Task
+
+_OUT_OF_MEMORY = 9
+"""Exit code for what a device could not do, mostly for want of memory."""
 
 POLL_SECONDS = 0.3
 """Between two looks at tasks that wait for others."""
@@ -92,6 +95,8 @@ def _do(task: Task, root: Path, may_exit: bool) -> None:
         raise
     except SpacedKDError as error:
         marks.fail(task, root, str(error), error.code)
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        marks.fail(task, root, f"{one_line(error)[:300]}.", _OUT_OF_MEMORY)
     finally:
         # The next task's programs and arrays may need all of the memory.
         gc.collect()

@@ -129,7 +129,8 @@ FIGURE2 = TABLE6._replace(
     axis="space interval, epochs",
     paper="table6",
     notes=(
-        "2b draws the numbers of Table 6, 2c a quadratic polynomial through them over "
-        "the interval; w/o KD and offline have no place on that axis.",
+        "2b draws the numbers of Table 6, 2c a quadratic polynomial through their "
+        "differences to online KD, over the interval; w/o KD and offline have no place "
+        "on that axis.",
     ),
 )
