@@ -29,6 +29,7 @@ jax.config.update("jax_num_cpu_devices", 4)
 LONGEST = (
     "train",
     "multihost",
+    "torch_parity",
     "compiled",
     "steps",
     "checkpoint",
