@@ -27,6 +27,7 @@ jax.config.update("jax_num_cpu_devices", 4)
 # The files that take longest, by name: one of them begun last would keep one of two
 # processes waiting for the other.
 LONGEST = (
+    "reproduce",
     "train",
     "multihost",
     "torch_parity",

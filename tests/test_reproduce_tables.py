@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from spaced_kd.reproduce import compared, figures, tables
 from spaced_kd.reproduce import numbers as numbers_lib
@@ -232,6 +233,35 @@ def test_figures_draw_what_is_finished():
         assert len(drawn) == {"figure2": 2, "adaptive": 1}.get(name, len(panels))
         stems = [stem for stem, _, _ in drawn]
         assert len(set(stems)) == len(stems)
+
+
+def test_panels_of_shared_runs_are_drawn_once():
+    """At a small budget ResNet-50 under noise is the small CNN under noise."""
+    item = ITEMS["figure4"]
+    same = {p: _number([50.0, 52.0], run="one") for p in item.places}
+    titles = [title for _, title, _ in figures.draw(item, same)]
+    assert len(titles) == 4
+    assert all("ResNet-18" in title for title in titles)
+
+
+def test_a_picture_has_its_place_in_the_grid():
+    """Figure 6: rows are corruptions, columns severities."""
+    item = ITEMS["figure6"]
+    buffer = io.BytesIO()
+    Image.new("L", (8, 8), 200).save(buffer, format="PNG")
+    spot = Spot("run", "net", (0,))
+    numbers = {
+        p: Number("finished", {}, (spot,), picture=buffer.getvalue())
+        for p in item.places
+    }
+    ((_, _, figure),) = figures.draw(item, numbers)
+    grid = [axes.get_title() for axes in figure.axes]
+    count = len(item.columns)
+    assert grid[:count] == [column.title for column in item.columns.values()]
+    assert set(grid[count:]) == {""}
+    labels = [axes.get_ylabel() for axes in figure.axes[::count]]
+    assert labels == [row.label for row in item.rows]
+    assert all(axes.images for axes in figure.axes)
 
 
 def test_a_line_has_a_gap_where_there_is_no_number():

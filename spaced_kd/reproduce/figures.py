@@ -159,7 +159,7 @@ def _pictures(item: Item, numbers: Numbers) -> Drawn:
             if picture is not None:
                 pixels = np.asarray(Image.open(io.BytesIO(picture)))
                 axes.imshow(pixels, cmap="gray", vmin=0, vmax=255)
-            if line is grid[0]:
+            if row is item.rows[0]:
                 axes.set_title(column.title)
         line[0].set_ylabel(row.label)
     return item.name, f"{item.name[6:]}. {item.title}", figure
@@ -167,7 +167,8 @@ def _pictures(item: Item, numbers: Numbers) -> Drawn:
 
 def _panels(item: Item, numbers: Numbers) -> list[Drawn]:
     """Draw columns as curves over the rows' places, a figure for each panel."""
-    names = list(dict.fromkeys(row.panel for row in item.rows if row.panel))
+    different = _different(item, numbers)
+    names = list(dict.fromkeys(row.panel for row in different if row.panel))
     return [_panel(item, numbers, name, k) for k, name in enumerate(names)]
 
 
