@@ -30,6 +30,7 @@ LONGEST = (
     "reproduce",
     "train",
     "multihost",
+    "torch_parity",
     "compiled",
     "steps",
     "checkpoint",

@@ -178,7 +178,7 @@ def make_workdir(
     }
     env = {
         "versions": {"jax": "0.10.2", "numpy": "2.4.6"},
-        "devices": ["TestDevice(id=0)"],
+        "devices": {"used": 1, "kind": "TestDevice"},
         "command": "test",
         "WANDB_TOKEN": "hunter2",
         "starts": [{"time": "2000-01-01T00:00:00", "tick": 0}],
