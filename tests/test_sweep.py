@@ -201,8 +201,9 @@ class _Runs:
         if outcome is not None:
             raise outcome
 
-    def analyze(self, path, analyses, *, options, num_devices):
-        self.began.append(f"{path.name}: {', '.join(analyses)}")
+    def analyze(self, path, analyses, *, networks, options, num_devices):
+        of = f" of {', '.join(networks)}" if networks else ""
+        self.began.append(f"{path.name}: {', '.join(analyses)}{of}")
         self.options.append(options)
 
 
@@ -413,6 +414,9 @@ def test_analyses_follow_the_run_and_are_done_once(instant, tmp_path, monkeypatc
     assert len(instant.began) == 2
     other = Job("a", job.config, {"calibration": {"num_bins": 6}})
     assert _statuses(run.check([other], tmp_path)) == {"a": "unfinished"}
+    fewer = Job("a", job.config, ANALYSES, ("online",))
+    run.run([fewer], tmp_path)
+    assert instant.began[-1] == "a: calibration of online"
 
 
 def test_a_signal_in_the_analyses_stops_there(instant, tmp_path, monkeypatch):
