@@ -12,6 +12,7 @@ import sys
 import numpy as np
 import pytest
 
+from spaced_kd import workdir
 from spaced_kd.compare import __main__ as command
 from spaced_kd.compare import curves, page, runs
 from spaced_kd.compare.page import compare
@@ -48,7 +49,7 @@ def _change_rows(folder, change):
 def _change(folder, name, change):
     content = json.loads((folder / name).read_text())
     change(content)
-    (folder / name).write_text(json.dumps(content))
+    workdir.write_sealed(folder / name, content)
 
 
 def _row(compared, name):
