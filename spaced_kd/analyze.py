@@ -22,7 +22,7 @@ from spaced_kd.analysis import ANALYSES
 from spaced_kd.analysis.base import Analysis, Found
 from spaced_kd.analysis.book import Book
 from spaced_kd.analysis.subject import MOMENTS, Run, open_run
-from spaced_kd.errors import ConfigError, Interrupted, SpacedKDError
+from spaced_kd.errors import ConfigError, SpacedKDError
 from spaced_kd.report.analyses import table as table_of
 
 USAGE = """Measure the networks of a run, finished or not, and add that to its report.
@@ -156,29 +156,23 @@ def main(argv: Sequence[str]) -> int:
     Args:
       argv: program name and arguments.
     """
-    if flags.wants_help(argv):
-        print(_help())
-        return 0
-    _log.setLevel(logging.INFO)
-    try:
-        flags.import_modules(argv)
-        values = _parse(argv)
-        backend.configure()
-        found = analyze(
-            values.workdir,
-            _named(values.analyses),
-            networks=_names(values.networks),
-            seeds=_numbers(values.seeds),
-            at=values.at,
-            options=values.options.to_dict(),
-            data_dir=values.data_dir,
-            num_devices=values.num_devices,
-        )
-    except SpacedKDError as error:
-        return flags.report(error)
-    except KeyboardInterrupt:
-        print("stopped: by Ctrl-C; the same command continues.", file=sys.stderr)
-        return Interrupted.code
+    return flags.call(_run, argv, _help, told=logging.INFO)
+
+
+def _run(argv: Sequence[str]) -> int:
+    flags.import_modules(argv)
+    values = _parse(argv)
+    backend.configure()
+    found = analyze(
+        values.workdir,
+        _named(values.analyses),
+        networks=_names(values.networks),
+        seeds=_numbers(values.seeds),
+        at=values.at,
+        options=values.options.to_dict(),
+        data_dir=values.data_dir,
+        num_devices=values.num_devices,
+    )
     for name, one in found.items():
         table = table_of(name, one)
         print(f"{ANALYSES[name].title}\n")

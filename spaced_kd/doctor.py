@@ -6,7 +6,6 @@ nothing into its workdir. Data that is missing is prepared as a run would do it.
 
 import contextlib
 import dataclasses
-import logging
 import os
 import shutil
 import sys
@@ -74,14 +73,11 @@ def main(argv: Sequence[str]) -> int:
     Args:
       argv: program name and arguments.
     """
-    if flags.wants_help(argv):
-        print(USAGE)
-        return 0
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    try:
-        raw, values = flags.parse_config(argv, _define)
-    except SpacedKDError as error:
-        return flags.report(error)
+    return flags.call(_run, argv, USAGE)
+
+
+def _run(argv: Sequence[str]) -> int:
+    raw, values = flags.parse_config(argv, _define)
     backend.configure()
     checkup = Checkup()
     try:

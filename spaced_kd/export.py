@@ -4,7 +4,6 @@ The student alone: no teacher, no feature adaptor, no optimiser.
 """
 
 import dataclasses
-import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,7 +28,7 @@ from spaced_kd import (
 from spaced_kd import workdir as workdirs
 from spaced_kd.checkpoint import CheckpointLine
 from spaced_kd.config import ArchConfig
-from spaced_kd.errors import CheckpointError, ConfigError, SpacedKDError
+from spaced_kd.errors import CheckpointError, ConfigError
 from spaced_kd.models import make_model
 from spaced_kd.models.base import Model
 from spaced_kd.types import Variables
@@ -185,23 +184,20 @@ def main(argv: Sequence[str]) -> int:
     Args:
       argv: program name and arguments.
     """
-    if flags.wants_help(argv):
-        print(USAGE)
-        return 0
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    try:
-        flags.import_modules(argv)
-        values = _parse(argv)
-        backend.configure()
-        path = export_student(
-            values.workdir,
-            values.student,
-            values.out,
-            which=values.which,
-            seed=values.seed,
-        )
-    except SpacedKDError as error:
-        return flags.report(error)
+    return flags.call(_run, argv, USAGE)
+
+
+def _run(argv: Sequence[str]) -> int:
+    flags.import_modules(argv)
+    values = _parse(argv)
+    backend.configure()
+    path = export_student(
+        values.workdir,
+        values.student,
+        values.out,
+        which=values.which,
+        seed=values.seed,
+    )
     print(f"weights: {path}\ncard: {path.with_name('README.md')}")
     return 0
 

@@ -1,5 +1,6 @@
-"""What the entry points share: parsing flags, and one line for every mistake."""
+"""What the entry points share: help, parsing flags, one line for every mistake."""
 
+import logging
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -9,14 +10,41 @@ from absl import flags
 from ml_collections import config_flags
 
 from spaced_kd import registry
-from spaced_kd.errors import ConfigError, SpacedKDError
+from spaced_kd.errors import ConfigError, Interrupted, SpacedKDError
 
 Define = Callable[[flags.FlagValues], None]
 
 
-def wants_help(argv: Sequence[str]) -> bool:
-    """Whether the arguments ask for the usage text."""
-    return any(argument in ("-h", "-help", "--help") for argument in argv[1:])
+def call(
+    do: Callable[[Sequence[str]], int],
+    argv: Sequence[str],
+    usage: str | Callable[[], str],
+    *,
+    told: int = logging.WARNING,
+) -> int:
+    """Print the usage text if that is asked for, else do what an entry point does.
+
+    Args:
+      do: gets `argv`; returns the exit code.
+      argv: program name and arguments.
+      usage: the text, or what makes it.
+      told: the level from which this package's log is shown.
+
+    Returns:
+      The exit code: that of `do`, or of the error that ended it and that was told.
+    """
+    if any(argument in ("-h", "-help", "--help") for argument in argv[1:]):
+        print(usage if isinstance(usage, str) else usage())
+        return 0
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("spaced_kd").setLevel(told)
+    try:
+        return do(argv)
+    except SpacedKDError as error:
+        return report(error)
+    except KeyboardInterrupt:
+        print("stopped: by Ctrl-C; the same command continues.", file=sys.stderr)
+        return Interrupted.code
 
 
 def import_modules(argv: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from absl import flags as absl_flags
 
 from spaced_kd import flags
-from spaced_kd.errors import ConfigError, Interrupted, SpacedKDError
+from spaced_kd.errors import ConfigError
 
 USAGE = """Train a teacher and its students, or self-taught networks, or continue.
 
@@ -62,25 +62,18 @@ def main(argv: Sequence[str]) -> int:
     Args:
       argv: program name and arguments.
     """
-    if flags.wants_help(argv):
-        print(USAGE)
-        return 0
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("spaced_kd").setLevel(logging.INFO)
-    try:
-        config, workdir, place = _parse(argv)
-        # Imported after the flags are known to be good: JAX takes a second.
-        from spaced_kd import distributed, train
+    return flags.call(_run, argv, USAGE, told=logging.INFO)
 
-        with distributed.joined(distributed.place(*place)) as peers:
-            if peers.index:  # process 0 says it for all
-                logging.getLogger("spaced_kd").setLevel(logging.ERROR)
-            results = train.run(config, workdir, may_exit=True, peers=peers)
-    except SpacedKDError as error:
-        return flags.report(error)
-    except KeyboardInterrupt:
-        print("stopped: by Ctrl-C; the same command continues.", file=sys.stderr)
-        return Interrupted.code
+
+def _run(argv: Sequence[str]) -> int:
+    config, workdir, place = _parse(argv)
+    # Imported after the flags are known to be good: JAX takes a second.
+    from spaced_kd import distributed, train
+
+    with distributed.joined(distributed.place(*place)) as peers:
+        if peers.index:  # process 0 says it for all
+            logging.getLogger("spaced_kd").setLevel(logging.ERROR)
+        results = train.run(config, workdir, may_exit=True, peers=peers)
     if peers.index:
         return 0
     print(results.table())

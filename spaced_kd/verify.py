@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spaced_kd import flags, provenance, workdir
-from spaced_kd.errors import CheckpointError, ConfigError, SpacedKDError
+from spaced_kd.errors import CheckpointError, ConfigError
 from spaced_kd.provenance import Problem, Provenance
 
 USAGE = """Check that the files of runs still say what was written, and agree.
@@ -34,21 +34,18 @@ def main(argv: Sequence[str]) -> int:
     Args:
       argv: program name and workdirs.
     """
-    if flags.wants_help(argv):
-        print(USAGE)
-        return 0
     # What is skipped elsewhere with a warning is a problem here, and told as such.
-    logging.basicConfig(format="%(message)s", level=logging.ERROR)
+    return flags.call(_run, argv, USAGE, told=logging.ERROR)
+
+
+def _run(argv: Sequence[str]) -> int:
     code = 0
-    try:
-        for folder in _folders(argv):
-            workdir.refuse_locked(folder)
-            problems = provenance.verify(folder)
-            for line in _lines(folder, problems):
-                print(line)
-            code = CheckpointError.code if problems else code
-    except SpacedKDError as error:
-        return flags.report(error)
+    for folder in _folders(argv):
+        workdir.refuse_locked(folder)
+        problems = provenance.verify(folder)
+        for line in _lines(folder, problems):
+            print(line)
+        code = CheckpointError.code if problems else code
     return code
 
 

@@ -259,6 +259,11 @@ def write_whole(path: Path, content: str | bytes) -> Path:
     return path
 
 
+def leftovers(folder: Path) -> list[Path]:
+    """Return the files that a killed `write_whole` left unfinished in a folder."""
+    return sorted(folder.glob(".*.*.tmp"))
+
+
 class TensorBoard:
     """Event files `seed_<n>/` below a directory: tag = metric key, step = row["step"].
 

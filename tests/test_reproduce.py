@@ -13,6 +13,8 @@ import pytest
 
 from spaced_kd.reproduce import __main__ as command
 from spaced_kd.reproduce.items import ITEMS
+from spaced_kd.sweep import run as sweep
+from spaced_kd.sweep import state as states
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMOKE = ["all", "--budget=smoke", "--equal=updates,flops,seconds"]
@@ -141,6 +143,24 @@ def test_tables_rebuild_byte_for_byte_and_one_digit_is_found(smoke, tmp_path, ca
     # Nor does the command itself go on to believe it.
     assert _main(forged, *SMOKE) == 4
     assert "metrics.jsonl" in capsys.readouterr().err
+
+
+def test_what_a_killed_writing_left_is_no_table(tmp_path, capsys, monkeypatch):
+    """Nor a problem, and the next call removes it; a stranger's file is one."""
+    look = lambda jobs, root, **_: states.look(jobs, root)
+    monkeypatch.setattr(sweep, "run", look)
+    arguments = ["table5", "--budget=smoke"]
+    assert _main(tmp_path, *arguments) == 0
+    unfinished = tmp_path / "tables" / ".table5.csv.4711.tmp"
+    unfinished.write_text("it")
+    assert _main(tmp_path, *arguments, "--check") == 0
+    assert unfinished.exists()
+    assert _main(tmp_path, *arguments) == 0
+    assert not unfinished.exists()
+    (tmp_path / "tables" / "mine.csv").write_text("")
+    capsys.readouterr()
+    assert _main(tmp_path, *arguments, "--check") == 4
+    assert "tables/mine.csv: is none of these" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """`python -m spaced_kd.bench`: flags, the chosen cases, a table, a file of figures."""
 
-import logging
 import os
 import platform
 import sys
@@ -13,7 +12,7 @@ from absl import flags as absl_flags
 from spaced_kd import backend, flags, registry, tables, workdir
 from spaced_kd.bench.arrangement import EPOCHS, Settings
 from spaced_kd.bench.ratios import Row, Times
-from spaced_kd.errors import ConfigError, SpacedKDError
+from spaced_kd.errors import ConfigError
 from spaced_kd.models import MODELS
 
 USAGE = """Measure what the library costs on this machine, as ratios in one run.
@@ -47,22 +46,25 @@ def main(argv: Sequence[str]) -> int:
     # Or this process would take most of a GPU's memory away from its workers.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     backend.configure()
-    from spaced_kd.bench import cases
+    return flags.call(_run, argv, _usage)
 
-    if flags.wants_help(argv):
-        names = ", ".join(f"{c} {title}" for c, (title, _) in cases.CASES.items())
-        print(USAGE.format(cases=names))
-        return 0
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    try:
-        values = flags.parse(argv, _define)
-        settings, letters = settings_of(values), letters_of(values.only)
-        rows, times = _measure(cases.Bench(settings), letters)
-        if values.out:
-            found = describe(list(argv), settings, rows, times)
-            workdir.write_json(Path(values.out).expanduser(), found)
-    except SpacedKDError as error:
-        return flags.report(error)
+
+def _usage() -> str:
+    from spaced_kd.bench.cases import CASES
+
+    titles = (f"{letter} {title}" for letter, (title, _) in CASES.items())
+    return USAGE.format(cases=", ".join(titles))
+
+
+def _run(argv: Sequence[str]) -> int:
+    from spaced_kd.bench.cases import Bench
+
+    values = flags.parse(argv, _define)
+    settings, letters = settings_of(values), letters_of(values.only)
+    rows, times = _measure(Bench(settings), letters)
+    if values.out:
+        found = describe(list(argv), settings, rows, times)
+        workdir.write_json(Path(values.out).expanduser(), found)
     print(table(rows, settings).text())
     return 0
 

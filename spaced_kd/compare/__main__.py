@@ -7,7 +7,7 @@ from pathlib import Path
 from absl import flags as absl_flags
 
 from spaced_kd import flags
-from spaced_kd.errors import ConfigError, SpacedKDError
+from spaced_kd.errors import ConfigError
 
 USAGE = """Compare two runs: config, networks paired by name and seed, curves.
 
@@ -33,25 +33,23 @@ def main(argv: Sequence[str]) -> int:
     Args:
       argv: program name and arguments.
     """
-    if flags.wants_help(argv):
-        print(USAGE)
-        return 0
-    try:
-        values, given = flags.parse_with_arguments(argv, _define)
-        if len(given) != 2:
-            raise ConfigError(
-                f"{len(given)} folder{'s' * (len(given) != 1)} given; give the "
-                "workdirs of two runs, e.g. runs/digits runs/digits_longer."
-            )
-        a, b = (Path(folder) for folder in given)
-        out = Path(values.out or f"compare_{_name(a)}_{_name(b)}")
-        # Imported after the flags are known to be good: JAX takes a second.
-        from spaced_kd.compare import page
+    return flags.call(_run, argv, USAGE)
 
-        compared = page.compare(a, b)
-        path = page.write(compared, out)
-    except SpacedKDError as error:
-        return flags.report(error)
+
+def _run(argv: Sequence[str]) -> int:
+    values, given = flags.parse_with_arguments(argv, _define)
+    if len(given) != 2:
+        raise ConfigError(
+            f"{len(given)} folder{'s' * (len(given) != 1)} given; give the "
+            "workdirs of two runs, e.g. runs/digits runs/digits_longer."
+        )
+    a, b = (Path(folder) for folder in given)
+    out = Path(values.out or f"compare_{_name(a)}_{_name(b)}")
+    # Imported after the flags are known to be good: JAX takes a second.
+    from spaced_kd.compare import page
+
+    compared = page.compare(a, b)
+    path = page.write(compared, out)
     print(compared.text())
     print(f"compare: {path}")
     return 0

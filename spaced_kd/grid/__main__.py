@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from absl import flags as absl_flags
 
 from spaced_kd import flags
-from spaced_kd.errors import ConfigError, Interrupted, SpacedKDError
+from spaced_kd.errors import ConfigError
 
 USAGE = """Do the runs of a grid, or continue; a table and a figure.
 
@@ -44,32 +44,25 @@ def main(argv: Sequence[str]) -> int:
     Args:
       argv: program name and arguments.
     """
-    if flags.wants_help(argv):
-        print(USAGE)
-        return 0
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("spaced_kd").setLevel(logging.INFO)
-    try:
-        grid, values = flags.parse_config(argv, _define)
-        if not values.workdir:
-            raise ConfigError("--workdir is missing, e.g. --workdir=runs/digits_grid.")
-        # Imported after the flags are known to be good: JAX takes a second.
-        from spaced_kd.grid import sweep
-        from spaced_kd.sweep import engines
+    return flags.call(_run, argv, USAGE, told=logging.INFO)
 
-        outcome = sweep.run(
-            grid,
-            values.workdir,
-            engine=values.engine,
-            workers=values.workers,
-            options=engines.parse_options(values.engine_options),
-            may_exit=True,
-        )
-    except SpacedKDError as error:
-        return flags.report(error)
-    except KeyboardInterrupt:
-        print("stopped: by Ctrl-C; the same command continues.", file=sys.stderr)
-        return Interrupted.code
+
+def _run(argv: Sequence[str]) -> int:
+    grid, values = flags.parse_config(argv, _define)
+    if not values.workdir:
+        raise ConfigError("--workdir is missing, e.g. --workdir=runs/digits_grid.")
+    # Imported after the flags are known to be good: JAX takes a second.
+    from spaced_kd.grid import sweep
+    from spaced_kd.sweep import engines
+
+    outcome = sweep.run(
+        grid,
+        values.workdir,
+        engine=values.engine,
+        workers=values.workers,
+        options=engines.parse_options(values.engine_options),
+        may_exit=True,
+    )
     print(outcome.table().text())
     print(f"grid: {values.workdir}/grid.md")
     return outcome.code

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from absl import flags as absl_flags
 
 from spaced_kd import flags
-from spaced_kd.errors import ConfigError, Interrupted, SpacedKDError
+from spaced_kd.errors import ConfigError
 
 USAGE = """Rerun tables and figures of the paper, or continue.
 
@@ -63,24 +63,17 @@ def main(argv: Sequence[str]) -> int:
     Args:
       argv: program name and arguments.
     """
-    if flags.wants_help(argv):
-        print(USAGE)
-        return 0
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("spaced_kd").setLevel(logging.INFO)
-    try:
-        values, names = flags.parse_with_arguments(argv, _define)
-        if not values.workdir:
-            raise ConfigError("--workdir is missing, e.g. --workdir=runs/paper_small.")
-        # Imported after the flags are known to be good: JAX takes a second.
-        from spaced_kd.reproduce import command
+    return flags.call(_run, argv, USAGE, told=logging.INFO)
 
-        return command.run(names, values)
-    except SpacedKDError as error:
-        return flags.report(error)
-    except KeyboardInterrupt:
-        print("stopped: by Ctrl-C; the same command continues.", file=sys.stderr)
-        return Interrupted.code
+
+def _run(argv: Sequence[str]) -> int:
+    values, names = flags.parse_with_arguments(argv, _define)
+    if not values.workdir:
+        raise ConfigError("--workdir is missing, e.g. --workdir=runs/paper_small.")
+    # Imported after the flags are known to be good: JAX takes a second.
+    from spaced_kd.reproduce import command
+
+    return command.run(names, values)
 
 
 def _define(values: absl_flags.FlagValues) -> None:

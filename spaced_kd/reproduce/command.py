@@ -23,7 +23,7 @@ from spaced_kd.sweep import engines
 from spaced_kd.sweep import run as sweep
 from spaced_kd.sweep import state as states_lib
 from spaced_kd.sweep.state import State
-from spaced_kd.writers import read_json
+from spaced_kd.writers import leftovers, read_json
 
 _log = logging.getLogger("spaced_kd")
 
@@ -223,7 +223,9 @@ def _as_written(settings: Settings, root: Path) -> Settings:
 
 def _unlike(made: Path, root: Path) -> Iterable[str]:
     for folder in ("tables", "figures"):
-        for path in sorted((root / folder).glob("*")):
+        # An unfinished file is no table; the next writing removes it.
+        theirs = set((root / folder).glob("*")) - set(leftovers(root / folder))
+        for path in sorted(theirs):
             if not (made / folder / path.name).exists():
                 yield f"{folder}/{path.name}: is none of these items' files"
     for path in sorted(p for p in made.rglob("*") if p.is_file()):

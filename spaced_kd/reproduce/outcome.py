@@ -24,7 +24,7 @@ from spaced_kd.reproduce.planner import Plan
 from spaced_kd.sweep import state as states_lib
 from spaced_kd.sweep.state import State
 from spaced_kd.tables import Table
-from spaced_kd.writers import storage_error, write_whole
+from spaced_kd.writers import leftovers, storage_error, write_whole
 
 FILE = "reproduce.json"
 
@@ -96,6 +96,8 @@ def write(outcome: Outcome, folder: Path, *, whole: bool = True) -> None:
     """
     try:
         (folder / "tables").mkdir(parents=True, exist_ok=True)
+        for unfinished in (*leftovers(folder), *leftovers(folder / "tables")):
+            unfinished.unlink()
     except OSError as error:
         raise storage_error("write", folder, error) from error
     differences = outcome.differences()
