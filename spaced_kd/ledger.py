@@ -3,6 +3,8 @@
 import collections
 import itertools
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from spaced_kd import schedule, steps
 from spaced_kd.config import LEADING, NO_TEACHER, Config
@@ -81,54 +83,12 @@ def describe_plan(parts: Experiment) -> dict:
         for name, spent in per_step.items():
             passes[name][0] += length * spent[0]
             passes[name][1] += length * spent[1]
-        row = {
-            "start": segment.start,
-            "stop": segment.stop,
-            "passes": {name: list(spent) for name, spent in per_step.items()},
-        }
-        if isinstance(segment, Replay):
-            row |= {
-                "kind": "replay",
-                "student": segment.student,
-                "teacher_step": segment.teacher_step,
-            }
-        else:
-            row |= {
-                "kind": "lockstep",
-                "teacher": segment.teacher,
-                "students": {m.student: m.lag for m in segment.members},
-                "student_updates": {m.student: m.updates for m in segment.members},
-                "teacher_refresh": {
-                    m.student: m.refresh for m in segment.members if m.refresh
-                },
-            }
-        segments.append(row)
+        segments.append(_segment(segment, per_step))
     flops = _flops(parts, networks_of_run)
-    networks = {}
-    for name, count in parts.updates.items():
-        student = parts.config.students.get(name)
-        interval = None
-        if student and schedule.SCHEDULES[student.plan] in schedule.WITH_INTERVAL:
-            own = schedule.student_clock(student, parts.clock)
-            interval = schedule.interval_steps(name, student, own)
-        networks[name] = {
-            "updates": count,
-            "forward_passes": passes[name][0],
-            "backward_passes": passes[name][1],
-            "space_interval_steps": interval,
-            "plan": student.plan if student else None,
-            "forward_flops": flops[name],
-        }
-        if student and schedule.varies(student):
-            images = looks[name] * decision_images(parts, name)
-            measuring = math.ceil(images / parts.config.data.batch_size)
-            networks[name]["forward_passes"] += measuring
-            networks[name] |= {
-                "interval_schedule": student.interval_schedule,
-                "intervals_steps": intervals_of(parts, name),
-                "decisions": looks[name],
-                "decision_forward_passes": measuring,
-            }
+    networks = {
+        name: _network(parts, name, passes[name], looks[name], flops[name])
+        for name in parts.updates
+    }
     return {
         "steps_per_epoch": parts.clock.steps_per_epoch,
         "batch_size": parts.config.data.batch_size,
@@ -148,6 +108,56 @@ def describe_plan(parts: Experiment) -> dict:
         "networks": networks,
         "segments": segments,
     }
+
+
+def _segment(segment: Segment, passes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "start": segment.start,
+        "stop": segment.stop,
+        "passes": {name: list(spent) for name, spent in passes.items()},
+    }
+    if isinstance(segment, Replay):
+        return row | {
+            "kind": "replay",
+            "student": segment.student,
+            "teacher_step": segment.teacher_step,
+        }
+    return row | {
+        "kind": "lockstep",
+        "teacher": segment.teacher,
+        "students": {m.student: m.lag for m in segment.members},
+        "student_updates": {m.student: m.updates for m in segment.members},
+        "teacher_refresh": {m.student: m.refresh for m in segment.members if m.refresh},
+    }
+
+
+def _network(
+    parts: Experiment, name: str, passes: Sequence[int], looks: int, flops: int | None
+) -> dict[str, Any]:
+    student = parts.config.students.get(name)
+    interval = None
+    if student and schedule.SCHEDULES[student.plan] in schedule.WITH_INTERVAL:
+        own = schedule.student_clock(student, parts.clock)
+        interval = schedule.interval_steps(name, student, own)
+    row: dict[str, Any] = {
+        "updates": parts.updates[name],
+        "forward_passes": passes[0],
+        "backward_passes": passes[1],
+        "space_interval_steps": interval,
+        "plan": student.plan if student else None,
+        "forward_flops": flops,
+    }
+    if student and schedule.varies(student):
+        images = looks * decision_images(parts, name)
+        measuring = math.ceil(images / parts.config.data.batch_size)
+        row["forward_passes"] += measuring
+        row |= {
+            "interval_schedule": student.interval_schedule,
+            "intervals_steps": intervals_of(parts, name),
+            "decisions": looks,
+            "decision_forward_passes": measuring,
+        }
+    return row
 
 
 def intervals_of(parts: Experiment, name: str) -> list[int]:

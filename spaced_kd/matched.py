@@ -23,6 +23,15 @@ WHAT = {
 }
 """Budgets."""
 
+NOTES = {
+    "flops": "FLOPs: of the networks' passes, counted from their programs; the "
+    "teacher's passes that a student asks for are its own.",
+    "seconds": "Seconds are an attribution: networks that train in one program share "
+    "its time by their passes, seeds equally. Compilation is in them, evaluations are "
+    "not.",
+}
+"""What to know of some of them."""
+
 _ROUNDING = 1e-9
 """By which share two sums of the same operations may differ."""
 
@@ -66,7 +75,7 @@ class Matched:
         """Return the table's texts, the most accurate student first."""
         order = sorted(self.students, key=self._place)
         rows = tuple(
-            (name, str(at.acc1), _mean(at.spent), _mean(Spread.of(at.steps)))
+            (name, str(at.acc1), at.spent.rounded(), Spread.of(at.steps).rounded())
             for name, at in ((name, self.students[name]) for name in order)
         )
         titles = ("network", "acc1\n%", f"spent\n{self.what}", "at update\n")
@@ -94,16 +103,8 @@ class Matched:
                 "A student that is cut off before its end has not had the low learning "
                 "rates that a training of this length would have ended with."
             )
-        if self.what == "seconds":
-            yield (
-                "Seconds are an attribution: networks that train in one program share "
-                "its time by their passes, seeds equally. Compilation is in them, "
-                "evaluations are not."
-            )
-
-
-def _mean(spread: Spread) -> str:
-    return "-" if spread.mean is None else f"{spread.mean:,.6g}"
+        if self.what in NOTES:
+            yield NOTES[self.what]
 
 
 def at_equal(

@@ -25,6 +25,10 @@ class Spread:
         """Summarise one value a seed."""
         return cls(*_mean_and_std(values), tuple(values))
 
+    def rounded(self) -> str:
+        """Return the mean to six digits, e.g. `12,500` of updates, `-` if unknown."""
+        return "-" if self.mean is None else f"{self.mean:,.6g}"
+
     def __str__(self) -> str:
         """Return e.g. `75.12 ± 0.30`, `-` if unknown."""
         return f"{self:.2f}"

@@ -19,13 +19,7 @@ from spaced_kd.sweep import state as states_lib
 from spaced_kd.tables import Table
 
 _UNITS = {"updates": "updates", "flops": "FLOPs", "seconds": "seconds"}
-_NOTES = {
-    "flops": "FLOPs: of the networks' passes, counted from their programs; the "
-    "teacher's passes that a student asks for are its own, the teacher's training is "
-    "nobody's.",
-    "seconds": "Seconds are an attribution: networks that train in one program share "
-    "its time by their passes. Compilation is in them, evaluations are not.",
-}
+_TEACHERS = "The teacher's training is in no student's budget."
 
 
 def tables_of(
@@ -49,8 +43,7 @@ def tables_of(
         differences = tables.differences(_differences(item, numbers, kind, root), item)
         if differences:
             lead = f"The same at equal {_UNITS[kind]}, those of the lesser side."
-            notes = (lead, *filter(None, [_NOTES.get(kind)]))
-            found.append(differences._replace(notes=notes))
+            found.append(differences._replace(notes=_notes(lead, kind)))
     return found
 
 
@@ -62,15 +55,20 @@ def _ranking(item: Item, numbers: Numbers, what: str, root: Path) -> Table:
         found = None if row.label in shared else _at_equal(columns, what, root)
         for column, parts in sorted((found or {}).items(), key=_best_first):
             title = item.columns[column].title
-            spent = _mean(value for part in parts for value in part.spent.per_seed)
-            steps = _mean(step for part in parts for step in part.steps)
-            rows.append((row.label, title, str(_accuracy(parts)), spent, steps))
+            spent = Spread.of([v for part in parts for v in part.spent.per_seed])
+            steps = Spread.of([step for part in parts for step in part.steps])
+            numbers_shown = (str(_accuracy(parts)), spent.rounded(), steps.rounded())
+            rows.append((row.label, title, *numbers_shown))
     titles = ("", "", "acc1\n%", f"spent\n{_UNITS[what]}", "at update")
     lead = (
         f"At equal {_UNITS[what]}: within a row the last evaluation at or before the "
         "largest budget that all of its students reach, best first."
     )
-    return Table(titles, tuple(rows), (lead, *filter(None, [_NOTES.get(what)])))
+    return Table(titles, tuple(rows), _notes(lead, what))
+
+
+def _notes(lead: str, what: str) -> tuple[str, ...]:
+    return (lead, _TEACHERS, *filter(None, [matched.NOTES.get(what)]))
 
 
 def _students(row: Row, numbers: Numbers) -> dict[str, Number]:
@@ -83,11 +81,6 @@ def _students(row: Row, numbers: Numbers) -> dict[str, Number]:
 
 def _accuracy(parts: Iterable[AtBudget]) -> Spread:
     return Spread.of([value for part in parts for value in part.acc1.per_seed])
-
-
-def _mean(values: Iterable[float | None]) -> str:
-    mean = Spread.of(list(values)).mean
-    return "-" if mean is None else f"{mean:,.6g}"
 
 
 def _best_first(entry: tuple[str, list[AtBudget]]) -> float:

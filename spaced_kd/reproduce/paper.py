@@ -61,11 +61,6 @@ class Note(NamedTuple):
     rows: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
 
-    def concerns(self, label: str, column: str) -> bool:
-        """Return whether it is about a cell."""
-        in_row = not self.rows or label in self.rows
-        return in_row and (not self.columns or column in self.columns)
-
 
 class Row(NamedTuple):
     """A row. data, model: as the paper spells them; numbers: by column."""
@@ -100,10 +95,6 @@ class Table(NamedTuple):
                 return self.number(label, printed.name)
         own, other = self.number(label, column), self.number(label, reference)
         return own.minus(other) if own and other else None
-
-    def notes_on(self, label: str, column: str) -> tuple[Note, ...]:
-        """Return what concerns a cell, the notes on the whole table included."""
-        return tuple(note for note in self.notes if note.concerns(label, column))
 
 
 class Claim(NamedTuple):
