@@ -302,12 +302,13 @@ def init_states(
 def state_template(experiment: Experiment) -> list[SeedState]:
     """Return shapes, dtypes and places of `init_states`, computing nothing."""
     networks = experiment.networks(BatchAxis())
+    # Shapes are the same for every seed.
+    shapes = jax.eval_shape(
+        lambda keys: _init_seed(experiment, networks, keys), experiment.streams[0].keys
+    )
     templates = []
-    for seed, streams in enumerate(experiment.streams):
+    for seed in range(len(experiment.streams)):
         sharding = experiment.group_of(seed).sharding
-        shapes = jax.eval_shape(
-            lambda keys: _init_seed(experiment, networks, keys), streams.keys
-        )
         place = lambda x, s=sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
         templates.append(jax.tree.map(place, shapes))
     return templates
@@ -397,22 +398,21 @@ def _check_memory(experiment: Experiment) -> None:
         stream_memory.tests_ahead(config.data, dataset.test)
 
 
+@functools.cache
+def _outputs_of(model: Any, image_shape: tuple[int, ...]) -> ModelOutput:
+    image = jnp.zeros((1, *image_shape))
+    make = functools.partial(model.init_with_output, train=True)
+    return jax.eval_shape(make, jax.random.key(0), image)[0]
+
+
 def _check_networks(experiment: Experiment) -> None:
     """Pass one image through each network, in shapes alone.
 
     Raises:
       ConfigError: the image does not fit, or `checks` finds what is amiss.
     """
-    networks = experiment.networks(BatchAxis())
-    config, found = experiment.config, {}
-
-    def outputs_of(model: Any) -> ModelOutput:
-        if model not in found:
-            image = jnp.zeros((1, *experiment.image_shape))
-            make = functools.partial(model.init_with_output, train=True)
-            found[model], _ = jax.eval_shape(make, jax.random.key(0), image)
-        return found[model]
-
+    networks, config = experiment.networks(BatchAxis()), experiment.config
+    outputs_of = functools.partial(_outputs_of, image_shape=experiment.image_shape)
     teacher, taught = networks.teacher, None
     if teacher:
         taught = outputs_of(teacher.network.model)

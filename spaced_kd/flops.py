@@ -31,6 +31,7 @@ def forward_flops(
     return {model: _count(model, shape) for model in dict.fromkeys(models)}
 
 
+@functools.cache
 def _count(model: Model, shape: tuple[int, ...]) -> int | None:
     image = jax.ShapeDtypeStruct(shape, "float32")
     start = functools.partial(model.init, train=False)

@@ -5,6 +5,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import flags as absl_flags
 
@@ -77,7 +78,9 @@ def _run(argv: Sequence[str]) -> int:
     if peers.index:
         return 0
     print(results.table())
-    print(f"report: {workdir}/report.html")
+    report = Path(workdir) / "report.html"
+    if report.exists():  # not with config.report=False
+        print(f"report: {report}")
     return 0
 
 

@@ -75,16 +75,6 @@ def test_help_is_quick_and_says_what_the_codes_mean(capsys):
     assert "75 interrupted" in capsys.readouterr().out
 
 
-FIELDS = [
-    "--config.num_seeds=1",
-    "--config.teacher.model=mlp",
-    "--config.student.model=mlp",
-    "--config.data.crop_padding=0",
-    "--config.data.rotation_degrees=0",
-    "--config.checkpoint.every_seconds=0",
-    "--config.progress=none",
-]
-
 # A process that does something to itself at a named place, for the tests below.
 CHILD = textwrap.dedent(
     """
@@ -107,7 +97,8 @@ CHILD = textwrap.dedent(
 
 
 def _start(workdir, event="never", place="-", number=1, signum=signal.SIGKILL):
-    command = [sys.executable, "-c", CHILD, f"--config={CONFIG}:smoke", *FIELDS]
+    config = ROOT / "tests" / "few_digits.py"
+    command = [sys.executable, "-c", CHILD, f"--config={config}"]
     command += [f"--workdir={workdir}", str(int(signum)), str(number), place, event]
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False

@@ -81,10 +81,13 @@ class _Show:
     ):
         self._known = settings, wanted, plan
         self._runs, self._root = Runs(root), root
+        self._written: Outcome | None = None
 
     def tables(self, states: Sequence[State]) -> None:
-        """Write the tables without the page, which takes longer than a small run."""
-        outcome.write(self._outcome(states), self._root, whole=False)
+        """Write the tables that are not as they were last written."""
+        found = self._outcome(states)
+        outcome.write_tables(found, self._root, self._written)
+        self._written = found
 
     def all(self, states: Sequence[State]) -> Outcome:
         """Write everything."""

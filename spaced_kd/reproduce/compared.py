@@ -1,6 +1,7 @@
 """Paired differences between a row's columns, and how sure they are."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -86,10 +87,16 @@ def _of(
     else:
         return {}
     return {
-        "comparison": statistics.compare(minus),
+        "comparison": _compare(tuple(minus)),
         "updates": _excess(own.updates, other.updates),
         "passes": _excess(own.passes, other.passes),
     }
+
+
+@functools.cache
+def _compare(differences: tuple[float | None, ...]) -> Comparison:
+    # Tables are made again whenever a run has changed: most differences are not new.
+    return statistics.compare(differences)
 
 
 def _paired(used: Mapping[str, Number]) -> dict[str, list[float]] | None:

@@ -85,26 +85,69 @@ class Outcome:
         """Return the paired differences by name of the item."""
         return {i.name: compared.differences(i, self.numbers) for i in self.items}
 
+    def moved(self, item: Item, since: "Outcome") -> bool:
+        """Return whether a number of an item is another than at `since`."""
+        return any(self.numbers[p] != since.numbers[p] for p in item.places)
 
-def write(outcome: Outcome, folder: Path, *, whole: bool = True) -> None:
-    """Write all tables, and if `whole` those at equal budget, figures and the page.
+
+def write(outcome: Outcome, folder: Path) -> None:
+    """Write all tables, those at equal budget, figures and the page.
 
     The same runs give the same bytes.
 
     Raises:
       StorageError: a file cannot be written.
     """
+    differences = outcome.differences()
+    shown = {
+        i.name: _tables(i, outcome, differences[i.name], whole=True)
+        for i in outcome.items
+    }
+    _write_tables(outcome, shown, differences, folder)
+    drawn = _draw(outcome, folder / "figures")
+    sections = [
+        page.Section(i.name, _heading(i), shown[i.name], drawn[i.name])
+        for i in outcome.items
+    ]
+    text = page.build(
+        _shown_settings(outcome.settings),
+        sections,
+        [_row(state, outcome) for state in outcome.states],
+        outcome.settings.warning,
+    )
+    write_whole(folder / "index.html", text)
+
+
+def write_tables(outcome: Outcome, folder: Path, since: Outcome | None) -> None:
+    """Write the tables alone: the rest takes longer than a small run.
+
+    Args:
+      outcome: what is known.
+      folder: of the tables' folder.
+      since: what was known when all was last written; tables of the same numbers stay.
+
+    Raises:
+      StorageError: a file cannot be written.
+    """
+    differences = outcome.differences()
+    new = [i for i in outcome.items if since is None or outcome.moved(i, since)]
+    shown = {i.name: _tables(i, outcome, differences[i.name], whole=False) for i in new}
+    _write_tables(outcome, shown, differences, folder)
+
+
+def _write_tables(
+    outcome: Outcome,
+    shown: Mapping[str, Sequence[Table]],
+    differences: Mapping[str, Sequence[Difference]],
+    folder: Path,
+) -> None:
     try:
         (folder / "tables").mkdir(parents=True, exist_ok=True)
         for unfinished in (*leftovers(folder), *leftovers(folder / "tables")):
             unfinished.unlink()
     except OSError as error:
         raise storage_error("write", folder, error) from error
-    differences = outcome.differences()
-    shown = {
-        i.name: _tables(i, outcome, differences[i.name], whole) for i in outcome.items
-    }
-    for item in outcome.items:
+    for item in (item for item in outcome.items if item.name in shown):
         stem, made = folder / "tables" / item.name, shown[item.name]
         text = "\n".join(table.markdown() for table in made)
         write_whole(stem.with_suffix(".md"), f"# {_heading(item)}\n\n{text}")
@@ -112,19 +155,6 @@ def write(outcome: Outcome, folder: Path, *, whole: bool = True) -> None:
         write_whole(stem.with_suffix(".tex"), f"% {_heading(item)}\n{latex}")
         write_whole(stem.with_suffix(".csv"), tables.long_csv(item, outcome.numbers))
     write_whole(folder / FILE, _json(outcome, differences))
-    if whole:
-        drawn = _draw(outcome, folder / "figures")
-        sections = [
-            page.Section(i.name, _heading(i), shown[i.name], drawn[i.name])
-            for i in outcome.items
-        ]
-        text = page.build(
-            _shown_settings(outcome.settings),
-            sections,
-            [_row(state, outcome) for state in outcome.states],
-            outcome.settings.warning,
-        )
-        write_whole(folder / "index.html", text)
 
 
 def _heading(item: Item) -> str:
@@ -134,7 +164,7 @@ def _heading(item: Item) -> str:
 
 
 def _tables(
-    item: Item, outcome: Outcome, found: Sequence[Difference], whole: bool
+    item: Item, outcome: Outcome, found: Sequence[Difference], *, whole: bool
 ) -> list[Table]:
     differences = tables.differences(found, item)
     settings = outcome.settings
