@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -412,7 +412,9 @@ def _check_networks(experiment: Experiment) -> None:
       ConfigError: the image does not fit, or `checks` finds what is amiss.
     """
     networks, config = experiment.networks(BatchAxis()), experiment.config
-    outputs_of = functools.partial(_outputs_of, image_shape=experiment.image_shape)
+    outputs_of: Callable[[Any], ModelOutput] = functools.partial(
+        _outputs_of, image_shape=experiment.image_shape
+    )
     teacher, taught = networks.teacher, None
     if teacher:
         taught = outputs_of(teacher.network.model)

@@ -5,7 +5,7 @@ a property of network and batch, whatever the device.
 """
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -28,10 +28,9 @@ def forward_flops(
     Returns:
       By network; None where XLA does not say.
     """
-    return {model: _count(model, shape) for model in dict.fromkeys(models)}
+    return {model: _counted(model, shape) for model in dict.fromkeys(models)}
 
 
-@functools.cache
 def _count(model: Model, shape: tuple[int, ...]) -> int | None:
     image = jax.ShapeDtypeStruct(shape, "float32")
     start = functools.partial(model.init, train=False)
@@ -43,3 +42,6 @@ def _count(model: Model, shape: tuple[int, ...]) -> int | None:
         return None
     count = (found or {}).get("flops")
     return None if count is None else round(count)
+
+
+_counted: Callable[[Any, tuple[int, ...]], int | None] = functools.cache(_count)

@@ -130,6 +130,11 @@ def token_branches(
     return branches
 
 
+def scaled_depth(depth: int, multiple: float) -> int:
+    """Return the blocks of a stage, `depth` at the multiple 1; at least one."""
+    return max(1, round(depth * multiple))
+
+
 class PatchEmbed(nn.Module):
     """A linear map of every patch: a convolution with bias and without padding.
 

@@ -73,18 +73,18 @@ def _transformer_block(dim):
     return 4 * dim + (dim + 1) * 3 * dim + (dim + 1) * dim + 8 * dim**2 + 5 * dim
 
 
-def _deit(side, classes=100, heads=1, patch=16):
+def _deit(side, classes=100, heads=1, patch=16, blocks=12):
     """A token, its position and a linear layer for each head."""
     positions = (side // patch) ** 2 * 192
-    total = (3 * patch**2 + 1) * 192 + positions + 12 * _transformer_block(192)
+    total = (3 * patch**2 + 1) * 192 + positions + blocks * _transformer_block(192)
     return total + 2 * 192 + heads * (2 * 192 + 193 * classes)
 
 
-def _pit(side, classes=100, patch=16):
+def _pit(side, classes=100, patch=16, blocks=(2, 6, 4)):
     """Positions are one map of the grid; the token has none."""
     positions = ((side - patch) // (patch // 2) + 1) ** 2 * 64
     total = (3 * patch**2 + 1) * 64 + positions + 64
-    for dim, depth in ((64, 2), (128, 6), (256, 4)):
+    for dim, depth in zip((64, 128, 256), blocks, strict=True):
         total += depth * _transformer_block(dim)
     for dim in (64, 128):
         total += (9 + 1) * 2 * dim + (dim + 1) * 2 * dim
@@ -209,6 +209,16 @@ def test_transformers_are_sized_to_the_image(name, side, patch, classes, count):
     """Position embeddings, patches and tokens; the formulas are those above."""
     model = make_model(name, classes, ArchConfig(patch_size=patch))
     assert _shapes(model, side)[1] == count
+
+
+def test_a_shallower_transformer_has_that_share_of_blocks():
+    """And at least one in each stage."""
+    less = ArchConfig(patch_size=4, depth_multiple=0.25)
+    assert _shapes(make_model("deit_tiny", 10, less), 8)[1] == _deit(8, 10, 1, 4, 3)
+    pit = _shapes(make_model("pit_tiny", 10, less), 8)[1]
+    assert pit == _pit(8, 10, 4, (1, 2, 1))
+    exits = make_model("deit_tiny_branches", 10, less)
+    assert _shapes(exits, 8)[0].branch_logits.shape == (2, 2, 10)
 
 
 @pytest.mark.parametrize(

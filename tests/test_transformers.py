@@ -203,6 +203,10 @@ def test_drop_path_rates_are_the_published_ones():
     np.testing.assert_allclose(_rates(make_model("pit_tiny", 10)), np.arange(12) / 120)
     halved = make_model("pit_tiny", 10, ArchConfig(drop_path=0.05))
     np.testing.assert_allclose(_rates(halved), np.arange(12) / 240)
+    shallow = ArchConfig(depth_multiple=0.25)
+    deit, pit = (make_model(name, 10, shallow) for name in ("deit_tiny", "pit_tiny"))
+    np.testing.assert_allclose(_rates(deit), np.arange(3) / 20)
+    np.testing.assert_allclose(_rates(pit), np.arange(4) / 40)
 
 
 def test_two_branches_of_a_network_draw_apart():

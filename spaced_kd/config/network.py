@@ -59,6 +59,11 @@ class ArchConfig:
     drop_path: float = option(
         0.1, "transformers: DropPath rate of the last block", low=0.0, high=1.0
     )
+    depth_multiple: float = option(
+        1.0,
+        "transformers: blocks as a multiple, rounded, one in each stage at least",
+        above=0.0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

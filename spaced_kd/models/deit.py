@@ -20,6 +20,7 @@ from spaced_kd.transformer import (
     Block,
     PatchEmbed,
     layer_norm,
+    scaled_depth,
     token_branches,
 )
 from spaced_kd.types import ModelOutput
@@ -30,9 +31,9 @@ class DeiT(Model):
 
     dim, depth, heads: width of a token, number of blocks, attention heads. distilled:
     with a second token and head for the soft targets. branches: with an exit after
-    every block, not together with `distilled`. patch_size, drop_path:
-    spaced_kd.config.ArchConfig; block i of `depth`, from 0, has the DropPath rate
-    drop_path * i / (depth - 1).
+    every block, not together with `distilled`. patch_size, drop_path, depth_multiple:
+    spaced_kd.config.ArchConfig; block i of n, from 0, has the DropPath rate
+    drop_path * i / (n - 1).
     """
 
     dim: int = 192
@@ -42,6 +43,7 @@ class DeiT(Model):
     branches: bool = False
     patch_size: int = 16
     drop_path: float = 0.1
+    depth_multiple: float = 1.0
 
     @nn.compact
     def __call__(
@@ -51,7 +53,7 @@ class DeiT(Model):
 
         features are the normalised class token [b, dim]. A distilled network returns
         both heads in training, and in eval mode their mean as logits. Branches follow
-        block depth - 1, ..., 1: [b, depth - 1, num_classes] and [b, depth - 1, dim].
+        block n - 1, ..., 1 of n: [b, n - 1, num_classes] and [b, n - 1, dim].
         maps are the patches after every quarter of the blocks.
 
         Raises:
@@ -87,7 +89,8 @@ class DeiT(Model):
             *(s // self.patch_size for s in image.shape[1:3]),
         )
         for quarter in range(1, 5):
-            patches = states[-(-self.depth * quarter // 4) - 1][:, 1 + self.distilled :]
+            tokens = states[-(-len(states) * quarter // 4) - 1]
+            patches = tokens[:, 1 + self.distilled :]
             yield patches.reshape(b, rows, columns, self.dim)
 
     def _states(self, image: jax.Array, train: bool) -> list[jax.Array]:
@@ -98,8 +101,9 @@ class DeiT(Model):
         x = self._with_tokens(x.reshape(x.shape[0], -1, self.dim))
         block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
         states = []
-        for place in range(self.depth):
-            rate = self.drop_path * place / max(self.depth - 1, 1)
+        depth = scaled_depth(self.depth, self.depth_multiple)
+        for place in range(depth):
+            rate = self.drop_path * place / max(depth - 1, 1)
             layer = block(
                 self.heads, rate, self.axis, "normal", name=f"block{place + 1}"
             )

@@ -21,6 +21,7 @@ from spaced_kd.transformer import (
     DepthwisePool,
     PatchEmbed,
     layer_norm,
+    scaled_depth,
     token_branches,
 )
 from spaced_kd.types import ModelOutput
@@ -43,8 +44,8 @@ class PiT(Model):
 
     dim: width of a token in the first stage, doubled from stage to stage. depths,
     heads: blocks and attention heads of each stage. branches: with an exit after every
-    block. patch_size, drop_path: spaced_kd.config.ArchConfig; block i of the whole
-    network, from 0, has the DropPath rate drop_path * i / blocks.
+    block. patch_size, drop_path, depth_multiple: spaced_kd.config.ArchConfig; block i
+    of the whole network, from 0, has the DropPath rate drop_path * i / blocks.
     """
 
     dim: int = 64
@@ -53,6 +54,7 @@ class PiT(Model):
     branches: bool = False
     patch_size: int = 16
     drop_path: float = 0.1
+    depth_multiple: float = 1.0
 
     @nn.compact
     def __call__(
@@ -90,15 +92,14 @@ class PiT(Model):
         token, grid = self._embed(image.astype(self.dtype))
         block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
         tokens, grids = [], []
-        for stage, (depth, heads) in enumerate(
-            zip(self.depths, self.heads, strict=True)
-        ):
+        depths = [scaled_depth(depth, self.depth_multiple) for depth in self.depths]
+        for stage, (depth, heads) in enumerate(zip(depths, self.heads, strict=True)):
             if stage > 0:
                 token, grid = Pool(name=f"stage{stage + 1}_pool")(token, grid)
             b, rows, columns, width = grid.shape
             x = jnp.concatenate([token, grid.reshape(b, -1, width)], 1)
             for place in range(depth):
-                rate = self.drop_path * len(tokens) / sum(self.depths)
+                rate = self.drop_path * len(tokens) / sum(depths)
                 name = f"stage{stage + 1}_block{place + 1}"
                 x = block(heads, rate, self.axis, "torch", name=name)(x, train)
                 tokens.append(x[:, 0])

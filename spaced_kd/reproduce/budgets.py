@@ -165,6 +165,7 @@ def _networks(config: ConfigDict, budget: Budget) -> None:
         network.arch = plain.student.arch.copy_and_resolve_references()
         if network.model.startswith(("deit", "pit")):
             network.arch.patch_size = 4
+            network.arch.depth_multiple = 0.25
     for student in config.students.values():
         if student.model:
             student.model = _small(student.model, cnn, budget)
