@@ -398,11 +398,15 @@ def _check_memory(experiment: Experiment) -> None:
         stream_memory.tests_ahead(config.data, dataset.test)
 
 
-@functools.cache
 def _outputs_of(model: Any, image_shape: tuple[int, ...]) -> ModelOutput:
     image = jnp.zeros((1, *image_shape))
     make = functools.partial(model.init_with_output, train=True)
     return jax.eval_shape(make, jax.random.key(0), image)[0]
+
+
+_outputs_once: Callable[[Any, tuple[int, ...]], ModelOutput] = functools.cache(
+    _outputs_of
+)
 
 
 def _check_networks(experiment: Experiment) -> None:
@@ -412,9 +416,7 @@ def _check_networks(experiment: Experiment) -> None:
       ConfigError: the image does not fit, or `checks` finds what is amiss.
     """
     networks, config = experiment.networks(BatchAxis()), experiment.config
-    outputs_of: Callable[[Any], ModelOutput] = functools.partial(
-        _outputs_of, image_shape=experiment.image_shape
-    )
+    outputs_of = lambda model: _outputs_once(model, experiment.image_shape)
     teacher, taught = networks.teacher, None
     if teacher:
         taught = outputs_of(teacher.network.model)

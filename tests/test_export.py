@@ -64,7 +64,8 @@ def test_the_options_of_the_architecture_come_along(tmp_path, monkeypatch):
     export.export_student(tmp_path / "w", "taught", tmp_path / "o")
     model, variables = spaced_kd.load_student(tmp_path / "o")
     assert (model.patch_size, model.drop_path, model.distilled) == (4, 0.1, True)
-    assert _about(tmp_path / "o")["arch"] == {"patch_size": 4, "drop_path": 0.1}
+    arch = {"patch_size": 4, "drop_path": 0.1, "depth_multiple": 1.0}
+    assert _about(tmp_path / "o")["arch"] == arch
     assert variables["params"]["pos_embed"].shape == (1, 2 + 4, 6)
     state = _restored(config, tmp_path / "w")[0]["taught"]
     chex.assert_trees_all_equal(variables["params"], state.params["net"])

@@ -1,7 +1,7 @@
 """What a config file of the paper becomes on a small machine.
 
 paper: as it is. small: the same students on 300 handwritten digits with small networks,
-an hour or two on 2 CPU cores for all tables. smoke: a few updates of each, to see that
+hours on 2 CPU cores for all tables. smoke: a few updates of each, to see that
 everything works; its numbers mean nothing.
 """
 
