@@ -37,7 +37,9 @@ def call(
         print(usage if isinstance(usage, str) else usage())
         return 0
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("spaced_kd").setLevel(told)
+    log = logging.getLogger("spaced_kd")
+    before = log.level
+    log.setLevel(told)
     try:
         return do(argv)
     except SpacedKDError as error:
@@ -45,6 +47,9 @@ def call(
     except KeyboardInterrupt:
         print("stopped: by Ctrl-C; the same command continues.", file=sys.stderr)
         return Interrupted.code
+    finally:
+        # A notebook that calls an entry point goes on.
+        log.setLevel(before)
 
 
 def import_modules(argv: Sequence[str]) -> None:

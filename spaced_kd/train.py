@@ -21,7 +21,6 @@ from spaced_kd import (
     intervals,
     ledger,
     progress,
-    report,
     results,
     schedule,
     stages,
@@ -132,6 +131,9 @@ class _Runner:
             if writes:
                 results.load(path).save(path)
                 if config.report:
+                    # What draws takes longer to import than the rest of the package.
+                    from spaced_kd import report
+
                     report.build(path)
             peers.exchange("the report is written")
             return results.load(path)

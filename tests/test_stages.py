@@ -20,6 +20,7 @@ from spaced_kd import (
     experiment,
     main,
     provenance,
+    report,
     stages,
     train,
     trained,
@@ -44,7 +45,7 @@ class World:
         self.stop_at = {}
         patch.setitem(MODELS, "norm_mlp", NormMLP)
         patch.setattr(train, "Engine", self._engine)
-        patch.setattr(train.report, "build", lambda path: None)
+        patch.setattr(report, "build", lambda path: None)
         advance = train.Loop._advance
 
         def noted(loop, *args):

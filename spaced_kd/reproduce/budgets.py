@@ -138,6 +138,7 @@ def _digits(config: ConfigDict) -> None:
 def _hurry(config: ConfigDict) -> None:
     """Leave out what takes longer than the training, and would show nothing new."""
     config.report = False  # takes longer than the run
+    config.eval_every_epochs = 2
     config.chunk_steps = 1  # a rest shorter than a chunk would be a second program
     config.data.crop_padding = 0
     config.data.rotation_degrees = 0.0
