@@ -1,6 +1,7 @@
 """The command line: one line and a code for every mistake, kills and stops included."""
 
 import json
+import logging
 import pathlib
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import textwrap
 
 import pytest
 
-from spaced_kd import main
+from spaced_kd import main, verify
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = ROOT / "configs" / "digits.py"
@@ -73,6 +74,15 @@ def test_a_mistake_gives_one_line_and_its_code(mistake, capsys, tmp_path, monkey
 def test_help_is_quick_and_says_what_the_codes_mean(capsys):
     assert main.main(["spaced_kd", "--help"]) == 0
     assert "75 interrupted" in capsys.readouterr().out
+
+
+def test_an_entry_point_leaves_the_log_as_it_was():
+    """Breaks if a notebook that verified a run hears no warning afterwards."""
+    log = logging.getLogger("spaced_kd")
+    before = log.level
+    for entry in (main, verify):
+        assert entry.main(["spaced_kd"]) == 2
+        assert log.level == before
 
 
 # A process that does something to itself at a named place, for the tests below.

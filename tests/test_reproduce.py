@@ -1,5 +1,6 @@
 """`python -m spaced_kd.reproduce`, from flags to tables: all of the paper in small."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -163,6 +164,27 @@ def test_what_a_killed_writing_left_is_no_table(tmp_path, capsys, monkeypatch):
     capsys.readouterr()
     assert _main(tmp_path, *arguments, "--check") == 4
     assert "tables/mine.csv: is none of these" in capsys.readouterr().out
+
+
+def test_a_table_is_written_when_a_number_of_it_has_changed(tmp_path, monkeypatch):
+    """While runs go on, and then only."""
+    table = tmp_path / "tables" / "table5.md"
+
+    def look_thrice(jobs, root, changed, **_):
+        now = states.look(jobs, root)
+        changed(now)
+        assert "UNFINISHED" in table.read_text()
+        table.unlink()
+        changed(now)
+        assert not table.exists()
+        failed = [dataclasses.replace(s, status="failed", error="no") for s in now]
+        changed(failed)
+        assert "FAILED: no" in table.read_text()
+        return now
+
+    monkeypatch.setattr(sweep, "run", look_thrice)
+    assert _main(tmp_path, "table5", "--budget=smoke") == 0
+    assert "UNFINISHED" in table.read_text()
 
 
 @pytest.mark.slow
