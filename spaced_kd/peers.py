@@ -110,6 +110,7 @@ class _Group(Peers):
         self._channels = channels
         self._inbox = {peer: queue.SimpleQueue() for peer in channels}
         self._left = threading.Event()
+        self._end_seen = threading.Lock()
         for peer in channels:
             threading.Thread(target=self._watch, args=(peer,), daemon=True).start()
 
@@ -129,8 +130,15 @@ class _Group(Peers):
             end = _End(peer, None) if message is None else _End(**message["end"])
             if self._left.is_set() or end.code == 0:
                 return
-            self._tell(end, skip=peer)
-            self._end_with(end)
+            # What ended after another is a consequence, not the reason.
+            if self._end_seen.acquire(blocking=False):
+                self._tell(end, skip=peer)
+                # Beside this thread: a value sent earlier may come after that news.
+                threading.Thread(
+                    target=self._end_with, args=(end,), daemon=True
+                ).start()
+            if message is None:
+                return
 
     def _tell(self, end: _End, skip: int | None = None) -> None:
         for peer, channel in self._channels.items():

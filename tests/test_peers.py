@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -251,8 +252,9 @@ def test_a_killed_process_is_named_by_all_others_at_once(killed):
 def test_what_ended_one_process_is_told_by_the_others():
     """'Gone' alone would send the user looking through the logs of all machines."""
     fail = "group.leave(3, 'no data in /nowhere.'); os._exit(3)"
-    stuck = f"from spaced_kd import peers; peers.OWN_END_SECONDS = 0.5\n{STUCK}"
-    codes, stderr, _ = run_three([stuck, fail, stuck])
+    stuck = "from spaced_kd import peers; peers.OWN_END_SECONDS = {}\n" + STUCK
+    # Process 2 ends first, which is a consequence and not the reason.
+    codes, stderr, _ = run_three([stuck.format(1.5), fail, stuck.format(0.1)])
     assert codes == [8, 3, 8]
     for index in (0, 2):
         (line,) = stderr[index].splitlines()
@@ -267,6 +269,29 @@ def test_a_process_that_fails_for_the_same_reason_shows_its_own_message():
     codes, stderr, _ = run_three([later, fail, later])
     assert codes == [2, 2, 2]
     assert stderr == ["", "", ""]
+
+
+def test_a_value_that_comes_after_the_news_of_an_end_still_comes(monkeypatch):
+    """Process 0 may send both at once; without it, nobody shows its own message."""
+    monkeypatch.setattr(peers, "OWN_END_SECONDS", 60.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        near = socket.create_connection(server.getsockname())
+        far, _ = server.accept()
+    names = [f"process {index}" for index in range(3)]
+    spoke, hub = peers.Spoke(2, names, {0: peers.Channel(near)}), peers.Channel(far)
+    hub.send({"end": {"process": 1, "code": 2, "message": "a mistake."}})
+    hub.send({"value": ["here"] * 3})
+    found = []
+    reader = threading.Thread(target=lambda: found.extend(spoke.exchange("here")))
+    reader.daemon = True
+    reader.start()
+    reader.join(10.0)
+    spoke.leave(2, "a mistake.")
+    assert found == ["here"] * 3
+    assert hub.receive(10.0) == {"value": "here"}
+    left = hub.receive(10.0)
+    assert left and left["end"]["code"] == 2
+    hub.close()
 
 
 def test_an_ordinary_end_ends_nobody_else():
