@@ -13,9 +13,9 @@ from spaced_kd.config import student
 from spaced_kd.probe import Kind, Probe
 from spaced_kd.types import Dataset
 
-SIDE, BATCH = 8, 16
-SECONDS = 0.002
-"""For an image, with one reader; a batch takes 16 times as long, a step 0.1 ms."""
+SIDE, BATCH = 8, 4
+SECONDS = 0.02
+"""For an image, with one reader; a busy machine adds up to 4 ms, a step 0.1 ms."""
 
 
 class SlowSource:
@@ -46,7 +46,7 @@ def _parts(num_tests=40, test_seconds=0.0, **fields):
         }
         | fields,
     )
-    train, test = SlowSource(160, SECONDS), SlowSource(num_tests, test_seconds)
+    train, test = SlowSource(40, SECONDS), SlowSource(num_tests, test_seconds)
     dataset = Dataset("slow", train, test, 10, (0.5,) * 3, (0.5,) * 3, "")
     return experiment.build(config, dataset), train, test
 
@@ -69,7 +69,6 @@ def test_a_step_takes_as_long_as_the_reading_of_its_batch():
     speeds = _measured(parts, 12)
     for kind in (TEACHER, REPLAY):
         assert speeds[kind].steps == 12
-        # Sleeping takes 0.1 ms longer than asked for, and other programs run.
         assert BATCH * SECONDS * 0.95 < speeds[kind].seconds < BATCH * SECONDS * 2
 
 
@@ -82,9 +81,9 @@ def test_all_repetitions_are_read():
 
 
 def test_single_steps_are_read_too_where_no_more_fits():
-    """A chunk of four takes 0.13 s."""
+    """A chunk of four takes 0.32 s."""
     parts, _, _ = _parts()
-    speed = _measured(parts, 12, budget=1.0)[TEACHER]
+    speed = _measured(parts, 12, budget=2.5)[TEACHER]
     assert speed.steps > 0
     assert BATCH * SECONDS * 0.95 < speed.seconds < BATCH * SECONDS * 3
 
@@ -98,11 +97,11 @@ def test_an_evaluation_is_measured_on_a_part_and_told_for_all():
     assert time.monotonic() - started < 30  # with compilation
     assert found.steps == 1
     assert 20000 * SECONDS * 0.95 < found.seconds < 20000 * SECONDS * 2
-    assert test.opened < 6000
+    assert test.opened < 600
 
 
 def test_two_pieces_are_on_the_device_at_a_time():
-    """By hand: chunks of 4 steps of 16 images and labels, test batches of 16."""
+    """By hand: chunks of 4 steps of 4 images and labels, test batches of 16."""
     parts, _, _ = _parts()
     template = experiment.state_template(parts)
     image = SIDE * SIDE * 3
