@@ -1,4 +1,4 @@
-import importlib
+import importlib.util
 import inspect
 import logging
 import pkgutil
@@ -84,6 +84,12 @@ def test_digits_are_scikit_learns_images_split_without_loss():
     images = np.concatenate([dataset.train.image, dataset.test.image])[..., 0]
     labels = np.concatenate([dataset.train.label, dataset.test.label])
     assert _multiset(images, labels) == _multiset(expected, raw.target)
+
+
+def test_without_scikit_learn_digits_say_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"digits\.csv\.gz; .* install scikit-learn"):
+        data.load(DataConfig(name="digits"))
 
 
 def _multiset(images, labels):
