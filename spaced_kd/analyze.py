@@ -177,7 +177,9 @@ def _run(argv: Sequence[str]) -> int:
         table = table_of(name, one)
         print(f"{ANALYSES[name].title}\n")
         print(table.text() if table else "Nothing was measured.\n")
-    print(f"report: {values.workdir}/report.html")
+    written = Path(values.workdir) / "report.html"
+    if written.exists():  # not with config.report=False
+        print(f"report: {written}")
     return 0
 
 

@@ -100,8 +100,7 @@ def analysed_run(tmp_path_factory) -> AnalysedRun:
         checkpoint__snapshot_every=1,
     )
     workdir = tmp_path_factory.mktemp("analysed")
-    with tiny.without_reports():
-        return AnalysedRun(workdir, train.run(config, workdir))
+    return AnalysedRun(workdir, train.run(config, workdir))
 
 
 @pytest.fixture(autouse=True)

@@ -54,9 +54,9 @@ def _config(**fields):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """An uninterrupted run that kept a checkpoint of every tick; no report."""
+    """An uninterrupted run that kept a checkpoint of every tick."""
     path = tmp_path_factory.mktemp("adaptive")
-    with pytest.MonkeyPatch.context() as patch, tiny.without_reports():
+    with pytest.MonkeyPatch.context() as patch:
         for name, network in tiny.NETWORKS.items():
             patch.setitem(MODELS, name, network)
         config = _config(checkpoint__keep=1000)
@@ -139,12 +139,17 @@ def test_both_controllers_wait_and_replay_in_this_run(whole):
 
 
 @pytest.mark.slow
-def test_resuming_from_every_tick_is_bitwise_exact(whole, tmp_path, monkeypatch):
-    """Equal state, log and decisions one tick later, from every tick: an equal end."""
+def test_resuming_from_any_tick_is_bitwise_exact(whole, tmp_path, monkeypatch):
+    """Equal state, log and decisions one tick later, from every third tick.
+
+    Both students' decisions are among them; on either side of one, see below.
+    """
     _shared_engine(monkeypatch, whole)
     ticks = _actual(whole).ticks
-    assert sum(isinstance(tick, Decide) for tick in ticks) > 10
-    for tick in range(1, len(ticks)):
+    tried = range(1, len(ticks), 3)
+    decided = [t.student for k in tried if isinstance(t := ticks[k], Decide)]
+    assert set(decided) == set(STUDENTS) and len(decided) > 4
+    for tick in tried:
         path = tmp_path / str(tick)
         _start(whole, path, tick)
         loop = train.Loop(whole.parts, path)
@@ -164,8 +169,7 @@ def test_a_run_killed_at_a_decision_ends_like_the_whole_one(
     ticks = _actual(whole).ticks
     places = [k for k, tick in enumerate(ticks) if isinstance(tick, Decide)]
     _start(whole, tmp_path / "run", places[len(places) // 2] + after)
-    with tiny.without_reports():
-        again = spaced_kd.run(whole.config, tmp_path / "run")
+    again = spaced_kd.run(whole.config, tmp_path / "run")
     for name in ("plan.json", "metrics.jsonl"):
         assert (tmp_path / "run" / name).read_bytes() == (
             whole.path / name
@@ -359,8 +363,7 @@ def test_the_doctor_takes_a_look_for_an_evaluation(whole):
 def test_streamed_images_are_decided_on_alike(whole, tmp_path):
     """What was read ahead of the old plan must not be trained on under the new one."""
     config = _config(data__input="stream")
-    with tiny.without_reports():
-        spaced_kd.run(config, tmp_path)
+    spaced_kd.run(config, tmp_path)
     rows = read_rows(tmp_path / "metrics.jsonl")
     decided = [row for row in rows if row["phase"] == "decide"]
     expected = [row for row in whole.rows if row["phase"] == "decide"]

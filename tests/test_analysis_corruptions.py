@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spaced_kd import analyze, corruption, report, style
+from spaced_kd import analyze, corruption, style
 from spaced_kd.analysis import corruptions
 from spaced_kd.analysis.base import Found, Row
 from spaced_kd.analysis.corruptions import images as corrupted_images
@@ -368,9 +368,8 @@ def test_figures_have_a_panel_for_each_corruption():
     np.testing.assert_allclose(lines[0].get_xdata(orig=False), [0, 1])
 
 
-def test_from_the_command_to_the_figures(analysed_run, tmp_path, monkeypatch):
+def test_from_the_command_to_the_figures(analysed_run, tmp_path):
     """What lies in `analysis.json` is enough for the table and both figures."""
-    monkeypatch.setattr(report, "build", lambda workdir: None)
     found = analyze.analyze(
         analysed_run.copy(tmp_path / "run"),
         ["corruptions"],
@@ -393,9 +392,8 @@ def test_from_the_command_to_the_figures(analysed_run, tmp_path, monkeypatch):
 
 
 def test_a_table_never_mixes_two_sets_of_photographs(
-    analysed_run, photographs, tmp_path, monkeypatch
+    analysed_run, photographs, tmp_path
 ):
-    monkeypatch.setattr(report, "build", lambda workdir: None)
     workdir = analysed_run.copy(tmp_path / "run")
     given = {"names": "frost", "severities": "5", "frost_dir": str(photographs)}
 

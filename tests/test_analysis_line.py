@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import subjects
 
-from spaced_kd import analysis, analyze, report
+from spaced_kd import analysis, analyze
 from spaced_kd.analysis import batch_stats, landscape, line, noise, pairs
 from spaced_kd.analysis.base import Found, Row
 from spaced_kd.analysis.subject import Run
@@ -284,9 +284,8 @@ SMALL = {
 }
 
 
-def test_the_command_measures_a_run_for_all_three(analysed_run, tmp_path, monkeypatch):
+def test_the_command_measures_a_run_for_all_three(analysed_run, tmp_path):
     """Through what a run has saved, and not networks made for the test."""
-    monkeypatch.setattr(report, "build", lambda workdir: None)
     workdir = analysed_run.copy(tmp_path / "run")
     found = analyze.analyze(workdir, list(SMALL), seeds=[4], options=SMALL)
     names = ["teacher", "baseline", "online", "spaced"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from spaced_kd import analyze, report, style
+from spaced_kd import analyze, style
 from spaced_kd.analysis import chunks, gradients, teacher_gap
 from spaced_kd.analysis.gradients import Gradients
 from spaced_kd.analysis.subject import Run, open_run
@@ -272,10 +272,7 @@ def test_batches_are_mixed(analysed_run):
     assert all(len(set(mixed.label[k : k + 10])) > 1 for k in range(0, 40, 10))
 
 
-def test_snapshots_become_curves_and_the_last_weights_a_table(
-    analysed_run, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(report, "build", lambda workdir: None)
+def test_snapshots_become_curves_and_the_last_weights_a_table(analysed_run, tmp_path):
     found = analyze.analyze(
         analysed_run.copy(tmp_path / "run"),
         ["teacher_gap"],

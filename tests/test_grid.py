@@ -64,13 +64,6 @@ def _json(folder):
     return json.loads((folder / "w" / "grid.json").read_text())
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_reports():
-    """The grid's own table and figure are looked at here."""
-    with tiny.without_reports():
-        yield
-
-
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """A finished grid of two cells."""

@@ -166,7 +166,7 @@ def pair(tmp_path_factory):
 def whole(pair):
     """The uninterrupted run of two processes."""
     workdir = pair.folder / "whole"
-    outcome = pair(workdir)
+    outcome = pair(workdir, flags=(("--config.report=True",),) * 2)
     assert outcome.codes == [0, 0], outcome.errors
     return workdir
 
@@ -207,6 +207,7 @@ def test_two_processes_train_what_one_with_all_devices_trains(whole, tmp_path):
     _assert_close(whole, tmp_path)
     devices = json.loads((whole / "env.json").read_text())["devices"]
     assert (devices["processes"], devices["count"], devices["used"]) == (2, 4, 4)
+    assert (whole / "report.html").is_file()
 
 
 @pytest.mark.slow

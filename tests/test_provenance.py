@@ -41,7 +41,7 @@ def runs(tmp_path_factory) -> Runs:
     """Do a run, one of another seed, and one that stops at its last evaluations."""
     folder = tmp_path_factory.mktemp("runs")
     found = Runs(folder / "finished", folder / "interrupted", folder / "other")
-    with tiny.without_reports(), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         spaced_kd.run(tiny.config(**FIELDS), found.finished)
         spaced_kd.run(tiny.config(**FIELDS | {"num_epochs": 1, "seed": 4}), found.other)
         patch.setattr(train.Loop, "_evaluate", _stop_at_the_fourth(train.Loop))
@@ -260,16 +260,12 @@ def test_an_interrupted_run_goes_on_only_behind_its_own_log(interrupted, runs):
     good = (interrupted / METRICS).read_bytes()
     line = _alter(interrupted / METRICS, "teacher/loss", 1)
     altered = (interrupted / METRICS).read_bytes()
-    with (
-        tiny.without_reports(),
-        pytest.raises(CheckpointError, match=f"line {line} of") as caught,
-    ):
+    with pytest.raises(CheckpointError, match=f"line {line} of") as caught:
         spaced_kd.run(config, interrupted)
     assert "\n" not in str(caught.value)
     assert (interrupted / METRICS).read_bytes() == altered
     (interrupted / METRICS).write_bytes(good)
-    with tiny.without_reports():
-        spaced_kd.run(config, interrupted)
+    spaced_kd.run(config, interrupted)
     assert provenance.verify(interrupted) == []
     found, whole = provenance.of(interrupted), provenance.of(runs.finished)
     assert found.log_sha256 == whole.log_sha256
@@ -281,8 +277,7 @@ def test_an_interrupted_run_of_an_older_version_goes_on_and_is_told(
 ):
     """Breaks if an upgrade costs runs, or makes them look as if always sealed."""
     _unseal(interrupted)
-    with tiny.without_reports():
-        spaced_kd.run(tiny.config(**FIELDS), interrupted)
+    spaced_kd.run(tiny.config(**FIELDS), interrupted)
     assert caplog.text.count("are not sealed") == 1
     assert provenance.of(interrupted).sealed
     assert provenance.verify(interrupted) == []

@@ -407,11 +407,9 @@ def found(analysed_run, tmp_path_factory):
         for name, fewer in few.items()
     }
     folder = analysed_run.copy(tmp_path_factory.mktemp("read") / "run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("spaced_kd.report.build", lambda folder: folder)
-        return analyze(
-            folder, list(few), networks=["spaced"], options=options, num_devices=1
-        )
+    return analyze(
+        folder, list(few), networks=["spaced"], options=options, num_devices=1
+    )
 
 
 def _is_found(measure: Measure) -> bool:

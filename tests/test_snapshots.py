@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny
 
-from spaced_kd import data, experiment, footprint, report, snapshots, train
+from spaced_kd import data, experiment, footprint, snapshots, train
 from spaced_kd.checkpoint import CheckpointLine
 from spaced_kd.config import student
 from spaced_kd.errors import CheckpointError
@@ -90,7 +90,6 @@ def test_the_doctor_counts_what_is_written(analysed_run):
 
 def test_a_run_that_was_killed_keeps_the_same_snapshots(tmp_path, monkeypatch):
     """Also those that it made after its last checkpoint."""
-    monkeypatch.setattr(report, "build", lambda workdir: None)
     students = {"spaced": student(plan="spaced", space_interval_epochs=0.5)}
     config = tiny.config(students, num_epochs=2, checkpoint__snapshot_every=1)
     train.run(config, tmp_path / "whole")

@@ -20,7 +20,6 @@ from spaced_kd import (
     experiment,
     main,
     provenance,
-    report,
     stages,
     train,
     trained,
@@ -38,14 +37,13 @@ from spaced_kd.writers import read_json, read_rows
 
 
 class World:
-    """Runs with shared programs and no report; notes which folders are trained in."""
+    """Runs with shared programs; notes which folders are trained in."""
 
     def __init__(self, folder, patch):
         self.folder, self.trained, self._engines = folder, [], {}
         self.stop_at = {}
         patch.setitem(MODELS, "norm_mlp", NormMLP)
         patch.setattr(train, "Engine", self._engine)
-        patch.setattr(report, "build", lambda path: None)
         advance = train.Loop._advance
 
         def noted(loop, *args):

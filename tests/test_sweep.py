@@ -80,12 +80,6 @@ def _statuses(states):
     return {state.job.name: state.status for state in states}
 
 
-@pytest.fixture(autouse=True)
-def no_reports():
-    with tiny.without_reports():
-        yield
-
-
 @pytest.fixture
 def killer(tmp_path, monkeypatch):
     """Return killer(network, place, times, signal), of workers started from then on."""

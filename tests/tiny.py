@@ -1,12 +1,7 @@
 """A run of seconds: synthetic 8x8 images, an MLP or a small CNN, one or two seeds."""
 
-import contextlib
 import functools
-from collections.abc import Iterator
 
-import pytest
-
-from spaced_kd import report
 from spaced_kd.config import Config, base_config, from_config_dict, student
 from spaced_kd.methods.base import Sizes
 from spaced_kd.models.mlp import MLP
@@ -21,6 +16,7 @@ def config_dict(students=None, **fields):
     config.num_devices = 1
     config.chunk_steps = 4
     config.progress = "none"
+    config.report = False  # takes longer than the run
     config.checkpoint.every_seconds = 0.0
     config.data.name = "fake"
     config.data.num_train_examples = 100
@@ -45,14 +41,6 @@ def config_dict(students=None, **fields):
             node = node[part]
         node[parts[-1]] = value
     return config
-
-
-@contextlib.contextmanager
-def without_reports() -> Iterator[None]:
-    """Let runs end without drawing a report, which takes longer than they do."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "build", lambda workdir: workdir / "report.html")
-        yield
 
 
 NETWORKS = {
