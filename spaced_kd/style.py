@@ -101,8 +101,10 @@ def save(figure: Figure, stem: Path) -> bytes:
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-        # The layout is found; the PNG has the same.
-        figure.set_layout_engine("none")
+        # The layout is found, and the PNG has the same; without any engine, also the
+        # placeholder "none", matplotlib does not draw once more to find it.
+        with matplotlib.rc_context({"figure.constrained_layout.use": False}):
+            figure.set_layout_engine(None)
         figure.savefig(png, format="png", metadata={"Software": None})
         return svg.read_bytes()
     except OSError as error:
