@@ -13,7 +13,7 @@ from spaced_kd.evaluate import balanced_rows, make_predict
 from spaced_kd.experiment import Experiment
 from spaced_kd.feeds import Feed, Resident
 from spaced_kd.parallel import SeedGroup, data_parallel
-from spaced_kd.schedule import Lockstep, Replay, Segment
+from spaced_kd.schedule import Replay, Segment
 from spaced_kd.state import Frozen, NetState, SeedState
 from spaced_kd.types import Device, Predictions, Split
 
@@ -54,8 +54,8 @@ class Engine:
             carry, frozen = self._networks_of(states, group, segment)
             carry, rows = self._run(group, carry, frozen, segment)
             for seed, moved, row in zip(group.seeds, carry, rows, strict=True):
-                states[seed] = states[seed] | moved
-                measured[seed] = row
+                states[seed] = states[seed] | by_network(segment, moved)
+                measured[seed] = by_network(segment, row)
         return states, measured
 
     def first_call(
@@ -72,7 +72,7 @@ class Engine:
 
         Returns:
           The program of the first group, and (carry, frozen, data, keys, slots) of
-          `steps.compose`; carry is donated.
+          `steps.compose`; carry is donated, and `by_network` names what becomes of it.
         """
         group = self._experiment.groups[0]
         carry, frozen = self._networks_of(states, group, segment)
@@ -145,13 +145,15 @@ class Engine:
         self, states: Sequence[SeedState], group: SeedGroup, segment: Segment
     ):
         """Return what a tick updates and what it only reads, by repetition."""
-        moving = schedule.rates_of(segment)
-        weights = "live"
+        own, weights = [states[seed] for seed in group.seeds], "live"
+        carry: tuple[Any, ...]
         if isinstance(segment, Replay):
             student = self._experiment.config.students[segment.student]
             weights = student.teacher_weights
-        own = [states[seed] for seed in group.seeds]
-        carry = tuple({name: state[name] for name in moving} for state in own)
+            carry = tuple(state[segment.student] for state in own)
+        else:
+            moving = schedule.rates_of(segment)
+            carry = tuple({name: state[name] for name in moving} for state in own)
         return carry, tuple(_frozen(state, segment, weights) for state in own)
 
     def _predict_program(self, group: SeedGroup, network: str, num_examples: int):
@@ -194,19 +196,15 @@ class Engine:
             yield self._program(group, piece, slots), (data, keys, slots)
 
     def _program(self, group: SeedGroup, segment: Segment, slots):
-        lockstep, what = isinstance(segment, Lockstep), _kind(segment)
-        size = segment.stop - segment.start
+        what, size = _kind(segment), segment.stop - segment.start
         cache_key = (len(group.seeds), group.devices, what, size)
         if cache_key not in self._programs:
-            networks = self._networks[group.axis]
-            make = steps.lockstep if lockstep else steps.replay
-            step = make(
-                networks.teacher,
-                networks.students,
-                what,
-                group.axis,
-                self._experiment.spec,
-            )
+            networks, spec = self._networks[group.axis], self._experiment.spec
+            teacher, students = networks.teacher, networks.students
+            if isinstance(segment, Replay):
+                step = steps.replay(teacher, students[what], group.axis, spec)
+            else:
+                step = steps.lockstep(teacher, students, what, group.axis, spec)
             self._programs[cache_key] = data_parallel(
                 steps.compose(step, self._experiment.config.compose),
                 group.devices,
@@ -225,6 +223,11 @@ class Engine:
         if group.devices not in self._tests:
             self._tests[group.devices] = group.put(test.image)
         return self._tests[group.devices]
+
+
+def by_network(segment: Segment, moved: Any) -> dict[str, Any]:
+    """Return by network what a tick's program gave: a replay's is of its student."""
+    return {segment.student: moved} if isinstance(segment, Replay) else moved
 
 
 @jax.jit

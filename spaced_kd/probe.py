@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 
 from spaced_kd import experiment, ledger
-from spaced_kd.engine import Engine
+from spaced_kd.engine import Engine, by_network
 from spaced_kd.experiment import Experiment
 from spaced_kd.probe_streamed import StreamedTimer, with_head
 from spaced_kd.schedule import METHOD, Decide, Evaluate, Member, Replay, Segment, Tick
@@ -263,7 +263,7 @@ class Probe:
         jax.block_until_ready(carry)
         seconds = self._clock() - started
         for seed, moved in zip(self._parts.groups[0].seeds, carry, strict=True):
-            self._states[seed] = self._states[seed] | moved
+            self._states[seed] = self._states[seed] | by_network(tick, moved)
         return seconds * _turns(self._parts)
 
 

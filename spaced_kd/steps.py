@@ -211,28 +211,24 @@ def lockstep(
 
 
 def replay(
-    teacher: Teacher | None,
-    students: dict[str, Student],
-    name: str,
-    axis: BatchAxis,
-    spec: AugmentSpec,
+    teacher: Teacher | None, student: Student, axis: BatchAxis, spec: AugmentSpec
 ):
-    """Return step(states, frozen, data, keys, slots) -> (states, metrics) of one seed.
+    """Return step(state, frozen, data, keys, slots) -> (state, metrics) of one seed.
 
     One step of the student against the frozen teacher (paper Eq. 5), or where it is its
-    own teacher on the whole loss (Alg. 4). `states` holds the student alone; `frozen`
-    holds the teacher's variables, {} where the run has none.
+    own teacher on the whole loss (Alg. 4). `frozen` holds the teacher's variables, {}
+    where the run has none. The student's name is no part of it: students that differ in
+    when they replay are one program to the compiler's cache.
     """
-    student = students[name]
     phase = _phase_of(student, REPLAY, axis)
     forward = _forward_for(teacher, student, phase)
     student_step = make_student_step(student.network, phase, axis)
 
-    def step(states: SeedState, frozen: Frozen, data, keys: SeedKeys, slots):
+    def step(state: NetState, frozen: Frozen, data, keys: SeedKeys, slots):
         same = student.replay == "exact"
         augment_key = keys.augment if same else keys.replay_augment
         batch = _fetch(data, augment_key, slots["stream"], axis, spec)
-        state, outputs = states[name], None
+        outputs = None
         if forward:
             key = _noise(keys, Role.FROZEN_TEACHER, state.step)
             outputs = forward(frozen.variables, batch, key)
@@ -242,8 +238,7 @@ def replay(
         key = _noise(keys, Role.STUDENT, state.step)
         # The rate of the teacher's last update: at the end of an epoch still its own.
         now = jnp.maximum(frozen.step - 1, 0)
-        state, measured = student_step(state, batch, key, outputs, now)
-        return {name: state}, {name: measured}
+        return student_step(state, batch, key, outputs, now)
 
     return step
 
@@ -256,8 +251,9 @@ def compose(step: Callable, how: str) -> Callable:
       how: "scan" rolls the leading axis of `slots` into one `lax.scan`; "loop" expects
         slots of a single step, for a caller that loops (to debug).
 
-    In `chunk`, states, frozen, keys and slots are tuples with one entry a seed, all
-    updated in the same body; metrics come back stacked over the steps.
+    In `chunk`, states (what `step` takes first), frozen, keys and slots are tuples with
+    one entry a seed, all updated in the same body; metrics come back stacked over the
+    steps.
     """
 
     def chunk(states, frozen, data, keys, slots):

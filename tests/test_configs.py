@@ -3,7 +3,7 @@
 import dataclasses
 import importlib.util
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
@@ -216,14 +216,17 @@ def _trace(config: ml_collections.ConfigDict) -> None:
         if kinds <= done:
             continue
         done |= kinds
-        before = {name: state[name] for name in schedule.rates_of(segment)}
+        before: Any = {name: state[name] for name in schedule.rates_of(segment)}
+        if replayed:
+            (before,) = before.values()
         keys = parts.streams[0].keys
         after, measured = jax.eval_shape(
             _step(parts, segment), before, Frozen(taught, number), held, keys, slots
         )
         shapes = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
         assert shapes(after) == shapes(before)
-        assert all(m["loss"].shape == () for m in measured.values())
+        rows = [measured] if replayed else measured.values()
+        assert all(row["loss"].shape == () for row in rows)
 
 
 def _step(parts: experiment.Experiment, segment: schedule.Segment):
@@ -231,7 +234,7 @@ def _step(parts: experiment.Experiment, segment: schedule.Segment):
     networks = parts.networks(axis)
     teacher, students = networks.teacher, networks.students
     if isinstance(segment, Replay):
-        return steps.replay(teacher, students, segment.student, axis, parts.spec)
+        return steps.replay(teacher, students[segment.student], axis, parts.spec)
     return steps.lockstep(teacher, students, segment, axis, parts.spec)
 
 

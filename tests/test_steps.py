@@ -59,6 +59,22 @@ def _host(tree):
     return jax.tree.map(np.array, tree)
 
 
+def test_replays_of_students_that_differ_in_when_are_one_program():
+    """Else ten intervals of a large network would be compiled ten times."""
+    students = {
+        "often": student(plan="spaced", space_interval_epochs=4 / 7),
+        "rarely": student(plan="spaced", space_interval_epochs=8 / 7),
+        "colder": student(plan="spaced", space_interval_epochs=4 / 7, temperature=1.5),
+    }
+    parts, engine, states = _prepare(tiny.config(students))
+    texts = {}
+    for tick in engine.usual_ticks():
+        if isinstance(tick, Replay):
+            program, arguments = engine.first_call(states, tick)
+            texts[tick.student] = program.lower(*arguments).as_text()
+    assert texts["often"] == texts["rarely"] != texts["colder"]
+
+
 @pytest.mark.real_compiler
 @pytest.mark.parametrize("teacher_bn", ["batch", "running"])
 def test_a_replay_leaves_the_teacher_bitwise_as_it_was(teacher_bn):
