@@ -97,7 +97,7 @@ def test_a_measurement_is_one_epoch_of_teacher_and_replay():
     measure = Arrangement(build(TINY, {"spaced": SPACED}, **cases.PLAIN))
     assert measure() > 0 and measure() > 0
     _, ((student,), _, _, _, slots) = measure.call(Replay)
-    assert int(student["spaced"].step) == 4
+    assert int(student.step) == 4
     assert slots[0]["stream"].index.shape == (2, 4)
     _, ((teacher,), *_) = measure.call(Lockstep)
     assert list(teacher) == ["teacher"] and int(teacher["teacher"].step) == 4
