@@ -6,6 +6,7 @@ bits from two different programs) is marked `real_compiler` and sees what a user
 compiler makes; SPACED_KD_TEST_COMPILER=real makes all tests real.
 """
 
+import gc
 import os
 
 import jax
@@ -46,6 +47,18 @@ def keep_programs() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
         os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = str(least)
+
+
+def trace_quickly() -> None:
+    """Leave out, here and in processes that tests start, what only profilers read.
+
+    With the collector's leisure a tenth of the time of files that trace a lot.
+    """
+    jax.config.update("jax_traceback_in_locations_limit", 0)
+    os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
+    # Tracing makes many small objects that live, which would be looked at again and
+    # again.
+    gc.set_threshold(50_000, 20, 100)
 
 
 def is_real() -> bool:

@@ -21,6 +21,7 @@ from spaced_kd.results import Results
 compiler.set_flags()
 backend.configure()
 compiler.keep_programs()
+compiler.trace_quickly()
 jax.config.update("jax_num_cpu_devices", 4)
 
 
