@@ -139,17 +139,12 @@ def test_both_controllers_wait_and_replay_in_this_run(whole):
 
 
 @pytest.mark.slow
-def test_resuming_from_any_tick_is_bitwise_exact(whole, tmp_path, monkeypatch):
-    """Equal state, log and decisions one tick later, from every third tick.
-
-    Both students' decisions are among them; on either side of one, see below.
-    """
+def test_resuming_from_every_tick_is_bitwise_exact(whole, tmp_path, monkeypatch):
+    """Equal state, log and decisions one tick later, from every tick: an equal end."""
     _shared_engine(monkeypatch, whole)
     ticks = _actual(whole).ticks
-    tried = range(1, len(ticks), 3)
-    decided = [t.student for k in tried if isinstance(t := ticks[k], Decide)]
-    assert set(decided) == set(STUDENTS) and len(decided) > 4
-    for tick in tried:
+    assert sum(isinstance(tick, Decide) for tick in ticks) > 10
+    for tick in range(1, len(ticks)):
         path = tmp_path / str(tick)
         _start(whole, path, tick)
         loop = train.Loop(whole.parts, path)

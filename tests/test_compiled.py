@@ -28,6 +28,7 @@ CANONICAL = "b01f_01io->b01f"
 CONVOLUTIONS = {
     "small_cnn": {("3x3", 1): 1, ("3x3", 2): 2},
     "resnet8": {("3x3", 1): 5, ("3x3", 2): 2, ("1x1", 2): 2},
+    "resnet20": {("3x3", 1): 17, ("3x3", 2): 2, ("1x1", 2): 2},
     "thin_bottleneck": {("3x3", 1): 2, ("3x3", 2): 1, ("1x1", 1): 5, ("1x1", 2): 1},
     "thin_imagenet": {("7x7", 2): 1, ("3x3", 1): 3, ("3x3", 2): 1, ("1x1", 2): 1},
 }
@@ -37,6 +38,7 @@ FAMILIES = [
     pytest.param("thin_bottleneck", marks=pytest.mark.slow),
     pytest.param("thin_imagenet", marks=pytest.mark.slow),
     pytest.param("resnet8", marks=pytest.mark.slow),
+    pytest.param("resnet20", marks=pytest.mark.slow),
 ]
 
 
